@@ -1,0 +1,1 @@
+"""What comes in: readers, validation, tokenisation and the canonical data set."""

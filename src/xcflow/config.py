@@ -1,0 +1,294 @@
+"""The configuration: a typed tree, read from TOML, checked when it is made.
+
+A *profile* is a TOML file with one table for each section below. Every value has a default, an
+unknown key is an error that names the nearest known one, and ``--set section.key=value`` overrides
+a single value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from xcflow.artifact import json_digest
+from xcflow.errors import ConfigError
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What concerns the whole run.
+
+    Attributes:
+        seed: The one seed that every random choice is derived from.
+        threads: Threads for numeric work; 0 means all cores of the machine.
+    """
+
+    seed: int = 1
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.seed >= 0, f"run.seed must not be negative, it is {self.seed}")
+        _require(self.threads >= 0, f"run.threads must not be negative, it is {self.threads}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How a catalogue becomes the canonical data set.
+
+    Attributes:
+        max_document_tokens: Tokens kept of a document.
+        max_label_tokens: Tokens kept of a label text.
+        catalogue_words: At most this many whole words of the catalogue join the tokenizer's
+            vocabulary (bag of embeddings only; 0 keeps the pre-trained vocabulary).
+        catalogue_word_min_count: A word joins when it stands in that many texts.
+        validation_fraction: Share of the training documents held out for every choice.
+        validation_documents: At most about this many are held out.
+        chunk_rows: Rows read and written at a time; bounds memory.
+    """
+
+    max_document_tokens: int = 64
+    max_label_tokens: int = 32
+    catalogue_words: int = 30_000
+    catalogue_word_min_count: int = 3
+    validation_fraction: float = 0.05
+    validation_documents: int = 5_000
+    chunk_rows: int = 20_000
+
+    def __post_init__(self) -> None:
+        _require(self.max_document_tokens >= 3, "data.max_document_tokens must be at least 3")
+        _require(self.max_label_tokens >= 3, "data.max_label_tokens must be at least 3")
+        _require(self.chunk_rows >= 1, "data.chunk_rows must be at least 1")
+        _require(
+            0.0 < self.validation_fraction <= 0.5,
+            f"data.validation_fraction must be in (0, 0.5], it is {self.validation_fraction}",
+        )
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The encoder shared by documents and labels.
+
+    Attributes:
+        kind: ``bag_of_embeddings`` or ``transformer``.
+        model: ``minilm`` (the packaged all-MiniLM-L6-v2), a local folder, or a Hugging Face id.
+        layers: Use the first n layers of the transformer; 0 means all.
+        dropout: Dropout on the bag's sum; a transformer keeps its own.
+        bf16: Matrix products in bfloat16: ``auto`` where the processor has units for it.
+    """
+
+    kind: Literal["bag_of_embeddings", "transformer"] = "bag_of_embeddings"
+    model: str = "minilm"
+    layers: int = 0
+    dropout: float = 0.2
+    bf16: Literal["auto", "on", "off"] = "auto"
+
+    def __post_init__(self) -> None:
+        _require(self.layers >= 0, "encoder.layers must not be negative")
+        _require(0.0 <= self.dropout < 1.0, "encoder.dropout must be in [0, 1)")
+
+
+@dataclass(frozen=True)
+class ClusteringConfig:
+    """The map from labels to auxiliary vectors.
+
+    Attributes:
+        clusters: Number of shared auxiliary vectors K; 0 trains without them (NGAME). More than
+            ``labels / min_cluster_size`` are never made.
+        private_labels: The most frequent labels that get a vector of their own.
+        private_min_count: A label needs that many training documents for one.
+        min_cluster_size: Smallest mean number of labels in a cluster.
+        max_rounds: Bound on the rounds of one 2-means split.
+        tolerance: A split ends when the mean similarity rises by less.
+    """
+
+    clusters: int = 4096
+    private_labels: int = 500
+    private_min_count: int = 20
+    min_cluster_size: int = 2
+    max_rounds: int = 20
+    tolerance: float = 1e-4
+
+    def __post_init__(self) -> None:
+        _require(self.clusters >= 0, "clustering.clusters must not be negative")
+        _require(self.private_labels >= 0, "clustering.private_labels must not be negative")
+        _require(self.min_cluster_size >= 1, "clustering.min_cluster_size must be at least 1")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """How often a training loop saves a state from which it can go on.
+
+    Attributes:
+        every_seconds: Wall time between two saved states.
+    """
+
+    every_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Where runs are recorded.
+
+    Attributes:
+        uri: MLflow tracking URI; empty means a sqlite store under the home folder.
+        experiment: Name of the experiment.
+        model_name: Name of the registered model.
+    """
+
+    uri: str = ""
+    experiment: str = "xcflow"
+    model_name: str = "xcflow"
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration; each attribute is a section (a table of the TOML file)."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any], source: str = "configuration") -> Self:
+        """Make a configuration from nested plain values.
+
+        Raises:
+            ConfigError: An unknown section or key, a value of the wrong type or out of range.
+        """
+        return _build(cls, tree, source, "")
+
+    @classmethod
+    def load(cls, profile: str | Path, overrides: Iterable[str] = ()) -> Self:
+        """Read a shipped profile by name or a TOML file by path, then apply overrides.
+
+        Args:
+            profile: Name of a shipped profile, or the path of a TOML file.
+            overrides: Texts of the form ``section.key=value``.
+
+        Raises:
+            ConfigError: No such profile, not TOML, or a wrong key or value.
+        """
+        tree, source = _read_profile(profile)
+        for override in overrides:
+            _apply_override(tree, override)
+        return cls.from_dict(tree, source)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The inverse of ``to_json``."""
+        return cls.from_dict(json.loads(text))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, complete with defaults."""
+        return dataclasses.asdict(self)
+
+    def to_json(self, sections: Iterable[str] | None = None) -> str:
+        """Canonical JSON of the whole tree or of some sections."""
+        tree = self.to_dict()
+        chosen = tree if sections is None else {name: tree[name] for name in sections}
+        return json.dumps(chosen, sort_keys=True, separators=(",", ":"))
+
+    def digest(self, *sections: str) -> str:
+        """sha256 over the named sections, or over all of them."""
+        tree = self.to_dict()
+        return json_digest({name: tree[name] for name in sections} if sections else tree)
+
+
+def profile_names() -> list[str]:
+    """Names of the shipped profiles."""
+    folder = resources.files("xcflow") / "profiles"
+    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def profile_text(name: str) -> str:
+    """The TOML text of a shipped profile."""
+    return (resources.files("xcflow") / "profiles" / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def _read_profile(profile: str | Path) -> tuple[dict[str, Any], str]:
+    path = Path(profile)
+    if path.suffix == ".toml" or path.is_file():
+        try:
+            text, source = path.read_text(encoding="utf-8"), str(path)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: is not UTF-8 text") from error
+    elif str(profile) in profile_names():
+        text, source = profile_text(str(profile)), f"profile {profile}"
+    else:
+        known = ", ".join(profile_names())
+        raise ConfigError(f"no profile named {profile!r}: known are {known}, or give a .toml file")
+    try:
+        return tomllib.loads(text), source
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: not valid TOML: {error}") from error
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    name, sign, text = override.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (sign and dot and section and key):
+        raise ConfigError(f"--set {override}: expected section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # a bare word is a string
+    tree.setdefault(section, {})[key] = value
+
+
+def _build(cls: type[Any], tree: Mapping[str, Any], source: str, prefix: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]
+    values: dict[str, Any] = {}
+    for key, value in tree.items():
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1, cutoff=0.0)[0]
+            what = "key" if prefix else "section"
+            raise ConfigError(f"{source}: unknown {what} {prefix}{key}, did you mean {prefix}{near}?")
+        hint = hints[key]
+        if dataclasses.is_dataclass(hint):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{source}: {prefix}{key} is a section, not a value")
+            values[key] = _build(typing.cast(type[Any], hint), value, source, f"{prefix}{key}.")
+        else:
+            values[key] = _checked(value, hint, f"{source}: {prefix}{key}")
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
+
+
+def _checked(value: Any, hint: Any, where: str) -> Any:
+    """``value`` as the annotated type; integers stand for floats, lists for tuples."""
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        choices = typing.get_args(hint)
+        _require(value in choices, f"{where} must be one of {', '.join(choices)}, not {value!r}")
+        return value
+    if origin is tuple:
+        _require(isinstance(value, list | tuple), f"{where} must be a list, not {value!r}")
+        return tuple(_checked(item, typing.get_args(hint)[0], where) for item in value)
+    if origin in (typing.Union, types.UnionType):
+        raise TypeError(f"{where}: union types are not supported in a configuration")
+    if hint is float and type(value) is int:
+        return float(value)
+    _require(type(value) is hint, f"{where} must be of type {hint.__name__}, not {value!r}")
+    return value

@@ -1,0 +1,77 @@
+"""Rows of different lengths as two plain arrays (token ids, label ids, neighbour lists)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """``N`` rows of different lengths; row ``i`` is ``data[offsets[i]:offsets[i + 1]]``.
+
+    Attributes:
+        data: [T] values of all rows, end to end; may be memory-mapped.
+        offsets: [N + 1] int64, starting at 0.
+    """
+
+    data: NDArray[Any]
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> NDArray[Any]:
+        return self.data[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """[N] number of values of each row."""
+        return np.diff(self.offsets)
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> Ragged:
+        """The given rows, in the given order, copied into memory; no Python loop over rows."""
+        rows = np.asarray(rows)
+        starts = self.offsets[rows]
+        lengths = self.offsets[rows + 1] - starts
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        positions = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        return Ragged(np.asarray(self.data[positions]), offsets)
+
+    def slice(self, start: int, stop: int) -> Ragged:
+        """Rows ``start:stop``; ``data`` stays a view."""
+        offsets = np.asarray(self.offsets[start : stop + 1])
+        return Ragged(self.data[offsets[0] : offsets[-1]], offsets - offsets[0])
+
+    def row_ids(self) -> NDArray[np.int64]:
+        """[T] the row that each value of ``data`` belongs to."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    def counts(self, size: int) -> NDArray[np.int64]:
+        """[size] how often each value occurs in ``data``."""
+        return np.bincount(self.data, minlength=size).astype(np.int64, copy=False)
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Sequence[int]], dtype: Any = np.int32) -> Self:
+        """Build from Python sequences (small inputs and tests)."""
+        arrays = [np.asarray(row, dtype) for row in rows]
+        offsets = np.zeros(len(arrays) + 1, np.int64)
+        np.cumsum([len(a) for a in arrays], out=offsets[1:])
+        return cls(np.concatenate(arrays) if arrays else np.empty(0, dtype), offsets)
+
+    def save(self, prefix: Path) -> None:
+        """Write ``<prefix>.data.npy`` and ``<prefix>.offsets.npy``."""
+        np.save(f"{prefix}.data.npy", self.data)
+        np.save(f"{prefix}.offsets.npy", self.offsets)
+
+    @classmethod
+    def load(cls, prefix: Path, *, mmap: bool = True) -> Self:
+        """Read what ``save`` wrote; ``data`` is memory-mapped unless told otherwise."""
+        data = np.load(f"{prefix}.data.npy", mmap_mode="r" if mmap else None, allow_pickle=False)
+        return cls(data, np.load(f"{prefix}.offsets.npy", allow_pickle=False))

@@ -1,0 +1,105 @@
+"""The steps of the pipeline: one function each, the same for the CLI, tests and components.
+
+A step reads folders (``inputs``) and the configuration and writes one folder (``output``).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from xcflow.config import Config
+from xcflow.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Step:
+    """The declaration of a step.
+
+    Attributes:
+        name: Its name; the module ``xcflow.steps.<name>`` holds ``run(config, inputs, output)``.
+        inputs: Names of the folders it needs.
+        optional_inputs: Names of folders it can do without.
+        sections: Sections of the configuration that it reads; a change in others leaves it cached.
+        produces: Kind of the folder it writes.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    sections: tuple[str, ...]
+    produces: str
+    optional_inputs: tuple[str, ...] = ()
+
+
+_MODEL = ("run", "data", "encoder")
+
+STEPS: dict[str, Step] = {
+    step.name: step
+    for step in (
+        Step("validate_data", ("catalogue",), ("data", "encoder", "validation"), "dataset"),
+        Step("cluster_labels", ("dataset",), (*_MODEL, "clustering"), "clusters"),
+        Step(
+            "train_encoder",
+            ("dataset", "clusters"),
+            (*_MODEL, "clustering", "module_one", "checkpoint"),
+            "encoder",
+        ),
+        Step("export_embeddings", ("dataset", "encoder"), _MODEL, "embeddings"),
+        Step(
+            "train_classifier",
+            ("dataset", "embeddings"),
+            (*_MODEL, "module_two", "checkpoint"),
+            "classifier",
+        ),
+        Step(
+            "build_index",
+            ("dataset", "encoder", "embeddings", "classifier"),
+            (*_MODEL, "retrieval", "fusion"),
+            "bundle",
+        ),
+        Step(
+            "evaluate_model",
+            ("dataset", "bundle"),
+            ("run", "evaluation"),
+            "evaluation",
+            optional_inputs=("champion",),
+        ),
+    )
+}
+
+
+def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path) -> None:
+    """Run one step on folders.
+
+    Args:
+        name: One of ``STEPS``.
+        config: The configuration; only the step's sections are read.
+        inputs: Name of an input -> folder.
+        output: The folder to write; it appears only when whole.
+
+    Raises:
+        ConfigError: No such step, or an input is missing or unknown.
+    """
+    if name not in STEPS:
+        raise ConfigError(f"no step named {name!r}: known are {', '.join(STEPS)}")
+    step = STEPS[name]
+    missing = [i for i in step.inputs if i not in inputs]
+    unknown = [i for i in inputs if i not in step.inputs + step.optional_inputs]
+    if missing or unknown:
+        what = f"needs the input {missing[0]}" if missing else f"has no input {unknown[0]}"
+        raise ConfigError(f"step {name} {what}: its inputs are {', '.join(step.inputs)}")
+    _use_threads(config.run.threads)
+    module = import_module(f"xcflow.steps.{name}")
+    module.run(config, {key: Path(path) for key, path in inputs.items()}, Path(output))
+
+
+def _use_threads(threads: int) -> None:
+    """Give numeric libraries as many threads as the process may use; more only slow them down."""
+    count = threads or len(os.sched_getaffinity(0))
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    import torch
+
+    torch.set_num_threads(count)
