@@ -1,0 +1,40 @@
+# `make` alone lists the targets. Each sets up .venv by itself and is quick when nothing changed.
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint lock clean
+
+PYTHON ?=
+TORCH_PIP_ARGS ?=
+ARGS ?=
+export PYTHON TORCH_PIP_ARGS
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo '  ARGS="..."            further arguments of run and test'
+	@echo '  PYTHON=...            the interpreter to build .venv with (3.11 or newer)'
+	@echo '  TORCH_PIP_ARGS="..."  how pip finds a CPU build of torch, where it is not the default'
+
+setup: ## only build the environment .venv
+	@tools/setup_env.sh
+
+run: setup ## retrain on the bundled data by the whole pipeline
+	@.venv/bin/xcflow run $(ARGS)
+
+test: setup ## run the test suite
+	@.venv/bin/python -m pytest -q --durations=10 $(ARGS)
+
+lint: setup ## ruff, mypy, import contracts
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/python -m mypy
+	@.venv/bin/lint-imports
+
+lock: setup ## write requirements.lock anew from pyproject.toml
+	@UV_CUSTOM_COMPILE_COMMAND='make lock' .venv/bin/uv pip compile pyproject.toml \
+		--all-extras --universal --python-version 3.11 --fork-strategy fewest --upgrade \
+		--generate-hashes --no-emit-package torch --no-emit-index-url --quiet \
+		--output-file requirements.lock
+
+clean: ## remove .venv, caches and build outputs (keeps .xcflow)
+	@rm -rf .venv .venv.lock .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
+		build dist
