@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar, cast
 
 from xcflow.artifact import json_digest
 from xcflow.errors import ConfigError
@@ -140,6 +140,41 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True)
+class EvaluationConfig:
+    """How a model is measured on the test split. Nothing is chosen here.
+
+    Attributes:
+        ks: Depths of P@k, nDCG@k, PSP@k and R@k, rising.
+        propensity_a: A of the propensity model: .6 for Amazon's product catalogues, .5 for
+            Wikipedia's categories, .55 for all others.
+        propensity_b: B of the propensity model: 2.6, .4 and 1.5 in the same order.
+        block_documents: Documents scored at a time; bounds memory.
+        kept_predictions: Predictions of each document that are kept for reports.
+        latency_texts: Texts sent one by one to time an answer.
+    """
+
+    ks: tuple[int, ...] = (1, 3, 5, 10, 100)
+    propensity_a: float = 0.55
+    propensity_b: float = 1.5
+    block_documents: int = 1_000
+    kept_predictions: int = 10
+    latency_texts: int = 100
+
+    def __post_init__(self) -> None:
+        ks = list(self.ks)
+        _require(
+            bool(ks) and ks[0] >= 1 and ks == sorted(set(ks)),
+            f"evaluation.ks must be rising numbers from 1 on, they are {ks}",
+        )
+        _require(ks[-1] <= 10_000, "evaluation.ks must not exceed 10000")
+        _require(self.propensity_a >= 0.0, "evaluation.propensity_a must not be negative")
+        _require(self.propensity_b >= 0.0, "evaluation.propensity_b must not be negative")
+        _require(self.block_documents >= 1, "evaluation.block_documents must be at least 1")
+        _require(self.kept_predictions >= 1, "evaluation.kept_predictions must be at least 1")
+        _require(self.latency_texts >= 0, "evaluation.latency_texts must not be negative")
+
+
+@dataclass(frozen=True)
 class TrackingConfig:
     """Where runs are recorded.
 
@@ -163,6 +198,7 @@ class Config:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     @classmethod
@@ -172,7 +208,7 @@ class Config:
         Raises:
             ConfigError: An unknown section or key, a value of the wrong type or out of range.
         """
-        return _build(cls, tree, source, "")
+        return build(cls, tree, source)
 
     @classmethod
     def load(cls, profile: str | Path, overrides: Iterable[str] = ()) -> Self:
@@ -222,24 +258,37 @@ def profile_text(name: str) -> str:
     return (resources.files("xcflow") / "profiles" / f"{name}.toml").read_text(encoding="utf-8")
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        ConfigError: The file cannot be read or is not TOML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text") from error
+    return _parse_toml(text, str(path))
+
+
+def _parse_toml(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: not valid TOML: {error}") from error
+
+
 def _read_profile(profile: str | Path) -> tuple[dict[str, Any], str]:
     path = Path(profile)
     if path.suffix == ".toml" or path.is_file():
-        try:
-            text, source = path.read_text(encoding="utf-8"), str(path)
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{path}: is not UTF-8 text") from error
-    elif str(profile) in profile_names():
-        text, source = profile_text(str(profile)), f"profile {profile}"
-    else:
-        known = ", ".join(profile_names())
-        raise ConfigError(f"no profile named {profile!r}: known are {known}, or give a .toml file")
-    try:
-        return tomllib.loads(text), source
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source}: not valid TOML: {error}") from error
+        return read_toml(path), str(path)
+    if str(profile) in profile_names():
+        source = f"profile {profile}"
+        return _parse_toml(profile_text(str(profile)), source), source
+    known = ", ".join(profile_names())
+    raise ConfigError(f"no profile named {profile!r}: known are {known}, or give a .toml file")
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
@@ -252,6 +301,23 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text.strip()  # a bare word is a string
     tree.setdefault(section, {})[key] = value
+
+
+T = TypeVar("T")
+
+
+def build(cls: type[T], tree: Mapping[str, Any], source: str) -> T:
+    """Make a tree of configuration dataclasses from nested plain values.
+
+    Args:
+        cls: The frozen dataclass at the root; its fields are plain values or further dataclasses.
+        tree: The values, as TOML or JSON gives them.
+        source: Where they come from, for the error's line.
+
+    Raises:
+        ConfigError: An unknown key, a value of the wrong type or out of range.
+    """
+    return cast(T, _build(cls, tree, source, ""))
 
 
 def _build(cls: type[Any], tree: Mapping[str, Any], source: str, prefix: str) -> Any:
@@ -267,7 +333,7 @@ def _build(cls: type[Any], tree: Mapping[str, Any], source: str, prefix: str) ->
         if dataclasses.is_dataclass(hint):
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{source}: {prefix}{key} is a section, not a value")
-            values[key] = _build(typing.cast(type[Any], hint), value, source, f"{prefix}{key}.")
+            values[key] = _build(cast(type[Any], hint), value, source, f"{prefix}{key}.")
         else:
             values[key] = _checked(value, hint, f"{source}: {prefix}{key}")
     try:
