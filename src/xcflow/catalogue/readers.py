@@ -1,0 +1,149 @@
+"""The interface of readers: a catalogue that came in, as chunks of rows for each role.
+
+A reader knows one format. It turns lines (or rows) into ids, texts and label ids, and whatever it
+cannot turn into faults; it judges nothing else. ``READERS`` lists the formats in the order in which
+they are tried.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Literal, Protocol
+
+from xcflow.artifact import sha256_file
+from xcflow.errors import DataError
+
+Role = Literal["labels", "train", "test", "test_filter"]
+# Characters of a row that are kept to show it.
+EXCERPT_CHARS = 120
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row that cannot be read.
+
+    Attributes:
+        file: Name of the file inside the catalogue.
+        line: 1-based line.
+        reason: What is wrong with it.
+        excerpt: The beginning of the line, for the report.
+    """
+
+    file: str
+    line: int
+    reason: str
+    excerpt: str = ""
+
+
+@dataclass
+class Chunk:
+    """Consecutive rows of one role; the lists of the rows' parts have equal lengths.
+
+    Attributes:
+        lines: 1-based line of each row in its file.
+        ids: Id of each row, possibly empty.
+        texts: Text of each row; an empty string throughout for the role ``test_filter``.
+        labels: Label ids of each row; empty throughout for the role ``labels``.
+        faults: Rows that stand between these and cannot be read.
+    """
+
+    lines: list[int] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    labels: list[list[str]] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: list[int]) -> Chunk:
+        """The given rows, without the faults."""
+        return Chunk(
+            [self.lines[i] for i in rows],
+            [self.ids[i] for i in rows],
+            [self.texts[i] for i in rows],
+            [self.labels[i] for i in rows],
+        )
+
+
+class CatalogueReader(Protocol):
+    """One format of catalogues.
+
+    Attributes:
+        folder: Where the catalogue stands.
+        files: Role -> file; ``test_filter`` is absent where the catalogue has none.
+    """
+
+    folder: Path
+    files: Mapping[Role, Path]
+
+    def __init__(self, folder: Path) -> None:
+        """Find the files.
+
+        Raises:
+            DataError: A needed file is missing, or two files claim one role.
+        """
+
+    @classmethod
+    def recognises(cls, folder: Path) -> bool:
+        """Whether the folder looks like this format."""
+
+    @classmethod
+    def description(cls) -> str:
+        """The files of this format, in a few words for an error message."""
+
+    def chunks(self, role: Role, rows: int) -> Iterator[Chunk]:
+        """The rows of a role in the order of its file, at most ``rows`` with faults at a time.
+
+        Memory is bounded by the chunk. Every row of the file is either in a chunk or a fault.
+
+        Raises:
+            DataError: The file as a whole cannot be read (further).
+        """
+
+
+# "module:class", loaded when tried.
+READERS = ("xcflow.catalogue.jsonl:JsonLinesReader",)
+
+
+def open_catalogue(folder: Path) -> CatalogueReader:
+    """The reader for the format of ``folder``.
+
+    Raises:
+        DataError: No such folder, or no format recognises it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "no such folder"
+        raise DataError(f"{what}: give the folder that holds the catalogue", folder)
+    formats = [_load(name) for name in READERS]
+    for reader in formats:
+        if reader.recognises(folder):
+            return reader(folder)
+    looked_for = "; or ".join(reader.description() for reader in formats)
+    raise DataError(f"holds no catalogue: looked for {looked_for}", folder)
+
+
+def catalogue_digest(folder: Path) -> str:
+    """The identity of a catalogue's content: sha256 over each role and the sha256 of its file.
+
+    Raises:
+        DataError: See ``open_catalogue``; or a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for role, path in sorted(open_catalogue(folder).files.items()):
+        try:
+            digest.update(f"{role} {sha256_file(path)}\n".encode())
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror or error}", path) from error
+    return digest.hexdigest()
+
+
+def _load(name: str) -> type[CatalogueReader]:
+    module, _, cls = name.partition(":")
+    reader: type[CatalogueReader] = getattr(import_module(module), cls)
+    return reader
