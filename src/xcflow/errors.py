@@ -50,5 +50,9 @@ class MissingExtraError(XcflowError):
         super().__init__(f"{package} is not installed: pip install 'xcflow[{extra}]'")
 
 
+class TrackingError(XcflowError):
+    """The tracking store cannot be reached, or lacks the run or model that was asked for."""
+
+
 class GateError(XcflowError):
     """The gate or the registry refuses what was asked."""

@@ -1,0 +1,62 @@
+"""The home folder: all state of one installation, so that moving or deleting it is simple."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+VARIABLE = "XCFLOW_HOME"
+DEFAULT = ".xcflow"
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where things stand in the home folder. Nothing is made before it is written to.
+
+    Attributes:
+        root: The folder itself, absolute.
+    """
+
+    root: Path
+
+    @classmethod
+    def at(cls, folder: Path | str | None = None) -> Self:
+        """The home at ``folder``, else at ``$XCFLOW_HOME``, else ``.xcflow`` in the working folder."""
+        return cls(Path(folder or os.environ.get(VARIABLE) or DEFAULT).absolute())
+
+    @property
+    def database(self) -> Path:
+        """The default tracking store (sqlite)."""
+        return self.root / "mlflow.db"
+
+    @property
+    def artifacts(self) -> Path:
+        """Files of the default tracking store."""
+        return self.root / "artifacts"
+
+    @property
+    def runs(self) -> Path:
+        """One folder for each local run of the pipeline, with the outputs of its steps."""
+        return self.root / "pipelines"
+
+    @property
+    def cache(self) -> Path:
+        """Which finished steps stand where: the local runner's cache."""
+        return self.root / "cache"
+
+    @property
+    def checkpoints(self) -> Path:
+        """From where interrupted training goes on."""
+        return self.root / "checkpoints"
+
+    @property
+    def models(self) -> Path:
+        """Promoted bundles, each in a folder named by its digest."""
+        return self.root / "models"
+
+    @property
+    def promotions(self) -> Path:
+        """Who moved the champion, when and why: JSON lines, only ever appended to."""
+        return self.root / "promotions.jsonl"
