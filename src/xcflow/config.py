@@ -190,6 +190,40 @@ class TrackingConfig:
 
 
 @dataclass(frozen=True)
+class TaskResources:
+    """What one task asks of a cluster.
+
+    Attributes:
+        cpu: Requested cores, as Kubernetes writes them.
+        memory: Requested and largest memory, as Kubernetes writes it.
+        accelerator: Resource name of an accelerator, such as ``nvidia.com/gpu``.
+        accelerators: How many; 0 for none.
+    """
+
+    cpu: str = "2"
+    memory: str = "4Gi"
+    accelerator: str = "nvidia.com/gpu"
+    accelerators: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.accelerators >= 0, "resources: accelerators must not be negative")
+
+
+@dataclass(frozen=True)
+class ResourcesConfig:
+    """What the pipeline's tasks ask of a cluster; one sub-section each, ``other`` for the rest."""
+
+    validate_data: TaskResources = field(default_factory=TaskResources)
+    cluster_labels: TaskResources = field(default_factory=TaskResources)
+    train_encoder: TaskResources = field(default_factory=lambda: TaskResources("4", "8Gi"))
+    export_embeddings: TaskResources = field(default_factory=TaskResources)
+    train_classifier: TaskResources = field(default_factory=lambda: TaskResources("4", "8Gi"))
+    build_index: TaskResources = field(default_factory=TaskResources)
+    evaluate_model: TaskResources = field(default_factory=TaskResources)
+    other: TaskResources = field(default_factory=lambda: TaskResources("500m", "1Gi"))
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole configuration; each attribute is a section (a table of the TOML file)."""
 
@@ -200,6 +234,7 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    resources: ResourcesConfig = field(default_factory=ResourcesConfig)
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any], source: str = "configuration") -> Self:
@@ -293,14 +328,17 @@ def _read_profile(profile: str | Path) -> tuple[dict[str, Any], str]:
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     name, sign, text = override.partition("=")
-    section, dot, key = name.strip().partition(".")
-    if not (sign and dot and section and key):
+    *sections, key = name.strip().split(".")
+    if not (sign and sections and all(sections) and key):
         raise ConfigError(f"--set {override}: expected section.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()  # a bare word is a string
-    tree.setdefault(section, {})[key] = value
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        _require(isinstance(tree, dict), f"--set {override}: {section} is a value, not a section")
+    tree[key] = value
 
 
 T = TypeVar("T")
