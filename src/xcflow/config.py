@@ -210,17 +210,25 @@ class TaskResources:
 
 
 @dataclass(frozen=True)
+class SmallTaskResources(TaskResources):
+    """What a task asks for that moves no data."""
+
+    cpu: str = "500m"
+    memory: str = "1Gi"
+
+
+@dataclass(frozen=True)
 class ResourcesConfig:
     """What the pipeline's tasks ask of a cluster; one sub-section each, ``other`` for the rest."""
 
     validate_data: TaskResources = field(default_factory=TaskResources)
     cluster_labels: TaskResources = field(default_factory=TaskResources)
-    train_encoder: TaskResources = field(default_factory=lambda: TaskResources("4", "8Gi"))
+    train_encoder: TaskResources = field(default_factory=TaskResources)
     export_embeddings: TaskResources = field(default_factory=TaskResources)
-    train_classifier: TaskResources = field(default_factory=lambda: TaskResources("4", "8Gi"))
+    train_classifier: TaskResources = field(default_factory=TaskResources)
     build_index: TaskResources = field(default_factory=TaskResources)
     evaluate_model: TaskResources = field(default_factory=TaskResources)
-    other: TaskResources = field(default_factory=lambda: TaskResources("500m", "1Gi"))
+    other: SmallTaskResources = field(default_factory=SmallTaskResources)
 
 
 @dataclass(frozen=True)
