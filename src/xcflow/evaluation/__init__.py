@@ -1,0 +1,1 @@
+"""How good a model is: metrics, baselines, paired comparison, the gate, the report."""

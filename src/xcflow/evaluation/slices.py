@@ -1,0 +1,72 @@
+"""Slices of the label set by how often a label was seen in training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SLICES = ("head", "torso", "tail", "cold")
+COLD = SLICES.index("cold")
+
+
+def frequency_parts(counts: NDArray[np.integer[Any]], parts: int) -> NDArray[np.int8]:
+    """Cut the labels into parts with about equal shares of the training positives.
+
+    Labels are ordered by falling frequency. Equally frequent ones stay together, in the part in
+    which the middle of their positives falls, so that a part is a range of frequencies and does
+    not depend on the order of the catalogue.
+
+    Args:
+        counts: [L] number of training documents of each label.
+        parts: Number of parts.
+
+    Returns:
+        [L] 0 for the most frequent labels to ``parts - 1``; labels without a training document
+        get ``parts``.
+    """
+    frequencies, inverse, labels = np.unique(counts, return_inverse=True, return_counts=True)
+    positives = frequencies * labels
+    more_frequent = positives[::-1].cumsum()[::-1] - positives
+    middle = (more_frequent + positives / 2) / max(positives.sum(), 1)
+    part = np.minimum(middle * parts, parts - 1).astype(np.int8)
+    part[frequencies == 0] = parts
+    return np.asarray(part[inverse])
+
+
+@dataclass(frozen=True)
+class SliceFacts:
+    """One slice of the label set.
+
+    Attributes:
+        name: One of ``SLICES``.
+        labels: Number of labels.
+        train_positives: Training pairs of its labels.
+        min_count: Training documents of its rarest label.
+        max_count: Training documents of its most frequent label.
+    """
+
+    name: str
+    labels: int
+    train_positives: int
+    min_count: int
+    max_count: int
+
+
+def slice_facts(
+    counts: NDArray[np.integer[Any]], slice_of: NDArray[np.int8]
+) -> tuple[SliceFacts, ...]:
+    """Describe each slice of ``SLICES``; an empty one has zeros."""
+    facts = []
+    for index, name in enumerate(SLICES):
+        chosen = counts[slice_of == index]
+        bounds = (int(chosen.min()), int(chosen.max())) if len(chosen) else (0, 0)
+        facts.append(SliceFacts(name, len(chosen), int(chosen.sum()), *bounds))
+    return tuple(facts)
+
+
+def slice_labels(counts: NDArray[np.integer[Any]]) -> NDArray[np.int8]:
+    """[L] index into ``SLICES``: head, torso and tail by equal share of positives, and cold."""
+    return frequency_parts(counts, len(SLICES) - 1)

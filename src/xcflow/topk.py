@@ -1,0 +1,38 @@
+"""The best labels of each document: what predictors return and what metrics take."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+NO_LABEL = -1
+
+
+class TopK(NamedTuple):
+    """The ``k`` best labels of ``N`` documents.
+
+    Attributes:
+        labels: [N, k] int32 label rows, best first, ``NO_LABEL`` after the last one.
+        scores: [N, k] float32 in falling order, -inf where there is no label.
+    """
+
+    labels: NDArray[np.int32]
+    scores: NDArray[np.float32]
+
+    def keep(self, kept: NDArray[np.bool_], k: int) -> TopK:
+        """The ``k`` best among the kept ones, which close ranks in their order.
+
+        Args:
+            kept: [N, k'] which entries stay.
+            k: Width of the result, wider or narrower than this one.
+        """
+        order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
+        stays = np.take_along_axis(kept, order, axis=1)
+        labels = np.full((len(kept), k), NO_LABEL, np.int32)
+        scores = np.full((len(kept), k), -np.inf, np.float32)
+        width = order.shape[1]
+        labels[:, :width] = np.where(stays, np.take_along_axis(self.labels, order, 1), NO_LABEL)
+        scores[:, :width] = np.where(stays, np.take_along_axis(self.scores, order, 1), -np.inf)
+        return TopK(labels, scores)
