@@ -79,6 +79,56 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class ValidationConfig:
+    """What is expected of a catalogue.
+
+    Each ``max_`` share (0 to 1) says how much of a defect is a warning; more stops the pipeline.
+    What a run repairs by leaving rows out is forbidden or narrow by default, because it points to
+    a broken export; what real catalogues simply have is only reported.
+
+    Attributes:
+        long_text_chars: A text with more characters is over-long (it is cut to
+            ``data.max_document_tokens`` all the same).
+        max_unreadable_rows: Rows that are not UTF-8, not JSON, or of another shape; left out.
+        max_empty_ids: Rows without an id; left out.
+        max_repeated_ids: Rows whose id stood before in the same file; left out.
+        max_empty_texts: Documents without text; not trained on.
+        max_empty_label_texts: Labels without text; their id stands for it.
+        max_long_texts: Documents with an over-long text.
+        max_unknown_labels: Labels that a document names and the catalogue lacks; left out.
+        max_repeated_labels: Labels that a document names more than once; counted once.
+        max_unlabelled_documents: Documents without a label; not trained on.
+        max_repeated_texts: Documents with the text of an earlier one in the same split.
+        max_repeated_label_texts: Labels with the text of an earlier one.
+        max_train_test_texts: Test documents whose text is also a training document's.
+        max_unknown_filter: Rows and labels of the test filter that the catalogue lacks; left out.
+        max_unknown_tokens: Tokens that the tokenizer has no entry for.
+    """
+
+    long_text_chars: int = 20_000
+    max_unreadable_rows: float = 0.0
+    max_empty_ids: float = 0.0
+    max_repeated_ids: float = 0.0
+    max_empty_texts: float = 0.2
+    max_empty_label_texts: float = 1.0
+    max_long_texts: float = 0.5
+    max_unknown_labels: float = 0.05
+    max_repeated_labels: float = 1.0
+    max_unlabelled_documents: float = 0.5
+    max_repeated_texts: float = 0.9
+    max_repeated_label_texts: float = 0.9
+    max_train_test_texts: float = 0.5
+    max_unknown_filter: float = 1.0
+    max_unknown_tokens: float = 0.5
+
+    def __post_init__(self) -> None:
+        _require(self.long_text_chars >= 1, "validation.long_text_chars must be at least 1")
+        for name, share in dataclasses.asdict(self).items():
+            in_range = not name.startswith("max_") or 0.0 <= share <= 1.0
+            _require(in_range, f"validation.{name} is a share from 0 to 1, it is {share}")
+
+
+@dataclass(frozen=True)
 class EncoderConfig:
     """The encoder shared by documents and labels.
 
@@ -237,6 +287,7 @@ class Config:
 
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
