@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import re
 import tomllib
 import types
 import typing
@@ -96,7 +97,6 @@ class ValidationConfig:
         max_empty_label_texts: Labels without text; their id stands for it.
         max_long_texts: Documents with an over-long text.
         max_unknown_labels: Labels that a document names and the catalogue lacks; left out.
-        max_repeated_labels: Labels that a document names more than once; counted once.
         max_unlabelled_documents: Documents without a label; not trained on.
         max_repeated_texts: Documents with the text of an earlier one in the same split.
         max_repeated_label_texts: Labels with the text of an earlier one.
@@ -113,7 +113,6 @@ class ValidationConfig:
     max_empty_label_texts: float = 1.0
     max_long_texts: float = 0.5
     max_unknown_labels: float = 0.05
-    max_repeated_labels: float = 1.0
     max_unlabelled_documents: float = 0.5
     max_repeated_texts: float = 0.9
     max_repeated_label_texts: float = 0.9
@@ -224,6 +223,50 @@ class EvaluationConfig:
         _require(self.latency_texts >= 0, "evaluation.latency_texts must not be negative")
 
 
+# A metric, or the part of it that one slice of the labels has; nDCG does not split.
+METRIC_NAME = r"(?!nDCG.*/)(P|nDCG|PSP|R)@([1-9][0-9]*)(?:/(head|torso|tail|cold))?"
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """When a candidate becomes champion; ``mlflow/gate.toml`` holds the values in force.
+
+    All differences are of metrics between 0 and 1, candidate minus opponent.
+
+    Attributes:
+        alpha: Error level of each bound of a difference, one-sided.
+        resamples: Resamples of the paired bootstrap behind the bounds.
+        primary: The metric that must rise.
+        lift: The primary metric must rise above the champion's by more than this.
+        floor_lift: The primary metric must reach each baseline's by at least this.
+        secondary: Metrics that must not fall.
+        margin: A secondary metric falls when it is lower by more than this.
+        minimum_documents: With fewer test documents nothing is promoted.
+    """
+
+    alpha: float = 0.05
+    resamples: int = 2_000
+    primary: str = "P@1"
+    lift: float = 0.0
+    floor_lift: float = 0.0
+    secondary: tuple[str, ...] = ("P@5", "PSP@5", "R@100")
+    margin: float = 0.005
+    minimum_documents: int = 100
+
+    def __post_init__(self) -> None:
+        _require(0.0 < self.alpha < 0.5, f"gate.alpha must be in (0, 0.5), it is {self.alpha}")
+        _require(self.resamples >= 100, "gate.resamples must be at least 100")
+        _require(self.lift >= 0.0, "gate.lift must not be negative")
+        _require(self.margin >= 0.0, "gate.margin must not be negative")
+        _require(self.minimum_documents >= 1, "gate.minimum_documents must be at least 1")
+        for key, name in [("primary", self.primary), *(("secondary", m) for m in self.secondary)]:
+            _require(
+                re.fullmatch(METRIC_NAME, name) is not None,
+                f"gate.{key}: {name!r} is no metric: known are P@k, nDCG@k, PSP@k, R@k, and one "
+                "slice's part of them, as in R@10/tail (head, torso, tail, cold)",
+            )
+
+
 @dataclass(frozen=True)
 class TrackingConfig:
     """Where runs are recorded.
@@ -292,6 +335,7 @@ class Config:
     clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
 
@@ -308,6 +352,8 @@ class Config:
     def load(cls, profile: str | Path, overrides: Iterable[str] = ()) -> Self:
         """Read a shipped profile by name or a TOML file by path, then apply overrides.
 
+        The gate's thresholds come from ``mlflow/gate.toml`` where neither names them.
+
         Args:
             profile: Name of a shipped profile, or the path of a TOML file.
             overrides: Texts of the form ``section.key=value``.
@@ -318,7 +364,16 @@ class Config:
         tree, source = _read_profile(profile)
         for override in overrides:
             _apply_override(tree, override)
-        return cls.from_dict(tree, source)
+        if isinstance(tree.setdefault("gate", {}), dict):
+            tree["gate"] = dataclasses.asdict(default_gate()) | tree["gate"]
+        config = cls.from_dict(tree, source)
+        for metric in (config.gate.primary, *config.gate.secondary):
+            k = int(metric.partition("@")[2].partition("/")[0])
+            _require(
+                k in config.evaluation.ks,
+                f"{source}: the gate asks for {metric}, so evaluation.ks must hold {k}",
+            )
+        return config
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -341,10 +396,24 @@ class Config:
         return json_digest({name: tree[name] for name in sections} if sections else tree)
 
 
+def default_gate() -> GateConfig:
+    """The gate's thresholds from ``mlflow/gate.toml``, which an installed package carries along.
+
+    Raises:
+        ConfigError: The file cannot be read or has a wrong key or value.
+    """
+    packaged = Path(str(resources.files("xcflow") / "evaluation" / "gate.toml"))
+    in_checkout = Path(__file__).parents[2] / "mlflow" / "gate.toml"
+    path = packaged if packaged.is_file() else in_checkout
+    return build(GateConfig, read_toml(path), str(path))
+
+
 def profile_names() -> list[str]:
     """Names of the shipped profiles."""
     folder = resources.files("xcflow") / "profiles"
-    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+    return sorted(
+        f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
+    )
 
 
 def profile_text(name: str) -> str:
@@ -424,8 +493,10 @@ def _build(cls: type[Any], tree: Mapping[str, Any], source: str, prefix: str) ->
     for key, value in tree.items():
         if key not in names:
             near = difflib.get_close_matches(key, names, n=1, cutoff=0.0)[0]
-            what = "key" if prefix else "section"
-            raise ConfigError(f"{source}: unknown {what} {prefix}{key}, did you mean {prefix}{near}?")
+            what = "key" if prefix or not dataclasses.is_dataclass(hints[near]) else "section"
+            raise ConfigError(
+                f"{source}: unknown {what} {prefix}{key}, did you mean {prefix}{near}?"
+            )
         hint = hints[key]
         if dataclasses.is_dataclass(hint):
             if not isinstance(value, Mapping):

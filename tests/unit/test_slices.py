@@ -13,7 +13,7 @@ def test_by_hand():
     names = [SLICES[i] for i in slice_labels(counts)]
     assert names == ["head", "torso", "torso"] + ["tail"] * 10 + ["cold"]
     facts = slice_facts(counts, slice_labels(counts))
-    assert [(f.labels, f.train_positives, f.min_count, f.max_count) for f in facts] == [
+    assert [(f.labels, f.train_positives, f.min_count, f.max_count) for f in facts.values()] == [
         (1, 10, 10, 10),
         (2, 10, 5, 5),
         (10, 10, 1, 1),

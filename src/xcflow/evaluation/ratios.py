@@ -12,13 +12,13 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from xcflow.config import METRIC_NAME
 from xcflow.evaluation.metrics import Measure, RankingPart, TruthPart
 from xcflow.evaluation.slices import SLICES
 from xcflow.ragged import Ragged
 
 KINDS = ("P", "nDCG", "PSP", "R")
 SLICED_KINDS = ("P", "PSP", "R")
-_NAME = re.compile(rf"({'|'.join(KINDS)})@([1-9][0-9]*)(?:/({'|'.join(SLICES)}))?")
 
 
 class MetricName(NamedTuple):
@@ -35,8 +35,8 @@ class MetricName(NamedTuple):
         Raises:
             ValueError: It is none.
         """
-        match = _NAME.fullmatch(text)
-        if not match or (match[3] and match[1] not in SLICED_KINDS):
+        match = re.fullmatch(METRIC_NAME, text)
+        if not match:
             raise ValueError(
                 f"{text!r} is no metric: known are P@k, nDCG@k, PSP@k and R@k, and all but nDCG "
                 f"for one slice too, as in R@10/tail ({', '.join(SLICES)})"

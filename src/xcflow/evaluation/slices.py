@@ -41,14 +41,12 @@ class SliceFacts:
     """One slice of the label set.
 
     Attributes:
-        name: One of ``SLICES``.
         labels: Number of labels.
         train_positives: Training pairs of its labels.
         min_count: Training documents of its rarest label.
         max_count: Training documents of its most frequent label.
     """
 
-    name: str
     labels: int
     train_positives: int
     min_count: int
@@ -57,14 +55,14 @@ class SliceFacts:
 
 def slice_facts(
     counts: NDArray[np.integer[Any]], slice_of: NDArray[np.int8]
-) -> tuple[SliceFacts, ...]:
+) -> dict[str, SliceFacts]:
     """Describe each slice of ``SLICES``; an empty one has zeros."""
-    facts = []
+    facts = {}
     for index, name in enumerate(SLICES):
         chosen = counts[slice_of == index]
         bounds = (int(chosen.min()), int(chosen.max())) if len(chosen) else (0, 0)
-        facts.append(SliceFacts(name, len(chosen), int(chosen.sum()), *bounds))
-    return tuple(facts)
+        facts[name] = SliceFacts(len(chosen), int(chosen.sum()), *bounds)
+    return facts
 
 
 def slice_labels(counts: NDArray[np.integer[Any]]) -> NDArray[np.int8]:

@@ -67,6 +67,9 @@ STEPS: dict[str, Step] = {
             "evaluation",
             optional_inputs=("champion",),
         ),
+        Step("gate_model", ("evaluation",), ("gate",), "verdict"),
+        Step("promote_model", ("bundle", "verdict"), ("tracking",), "promotion"),
+        Step("gate_model", ("evaluation",), ("gate",), "verdict"),
     )
 }
 

@@ -1,0 +1,229 @@
+"""The measurement itself: all models on the same frozen test split, block by block.
+
+Filtered pairs leave the predictions before the top k are taken, and leave the truth; for this
+each model is asked for as many more labels as the longest row of the filter has. Documents
+without a true label left are skipped and counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xcflow.catalogue.arrays import RaggedWriter
+from xcflow.catalogue.dataset import Dataset
+from xcflow.catalogue.hashing import hash_strings
+from xcflow.catalogue.string_table import StringTableWriter
+from xcflow.config import EvaluationConfig
+from xcflow.errors import DataError
+from xcflow.evaluation.metrics import Measure, drop_filtered, without
+from xcflow.evaluation.rankers import Ranker
+from xcflow.evaluation.ratios import slices_present, summarise
+from xcflow.evaluation.result import (
+    DOCUMENT_IDS,
+    EXCERPTS,
+    LABEL_IDS,
+    LABEL_TEXTS,
+    TRUTH,
+    DocumentWriter,
+    read_ranking,
+    read_truth,
+)
+from xcflow.evaluation.slices import SLICES, slice_facts
+from xcflow.progress import progress
+from xcflow.ragged import Ragged
+
+EXCERPT_CHARACTERS = 300
+
+
+class Block(NamedTuple):
+    """Some test documents with a true label left.
+
+    Attributes:
+        start: Number of the first among all such documents.
+        rows: Their rows in the test split.
+        texts: Their texts.
+        truth: Their true labels without filtered pairs.
+        filtered: The filtered pairs.
+    """
+
+    start: int
+    rows: NDArray[np.int64]
+    texts: list[str]
+    truth: Ragged
+    filtered: Ragged
+
+
+def measured_rows(dataset: Dataset, block: int) -> NDArray[np.int64]:
+    """Rows of the test documents that have a true label once filtered pairs are taken out.
+
+    Raises:
+        DataError: There is none.
+    """
+    size, found = len(dataset.labels), [np.empty(0, np.int64)]
+    for start in range(0, len(dataset.test), block):
+        stop = min(start + block, len(dataset.test))
+        truth = without(
+            dataset.test.labels.slice(start, stop), dataset.test_filter.slice(start, stop), size
+        )
+        found.append(start + np.flatnonzero(truth.lengths))
+    rows = np.concatenate(found)
+    if len(rows) == 0:
+        raise DataError("no test document has a label left after the filter: nothing to evaluate")
+    return rows
+
+
+def blocks(dataset: Dataset, rows: NDArray[np.int64], size: int) -> Iterator[Block]:
+    """The given test documents, ``size`` at a time."""
+    for start in range(0, len(rows), size):
+        chosen = rows[start : start + size]
+        filtered = dataset.test_filter.take(chosen)
+        truth = without(dataset.test.labels.take(chosen), filtered, len(dataset.labels))
+        yield Block(start, chosen, dataset.test.texts.take(chosen), truth, filtered)
+
+
+def measure_models(
+    dataset: Dataset, rankers: Sequence[Ranker], config: EvaluationConfig, folder: Path
+) -> dict[str, Any]:
+    """Measure models on the test split and write the results of each document.
+
+    Args:
+        dataset: The data set; propensities and slices come from its whole training split.
+        rankers: The models.
+        config: Depths, constants, size of a block.
+        folder: The evaluation's folder, which gets ``per_document`` and ``labels``.
+
+    Returns:
+        The data's and models' part of ``metrics.json``.
+
+    Raises:
+        DataError: There is no document to measure on.
+    """
+    rows = measured_rows(dataset, config.block_documents)
+    counts = dataset.label_counts()
+    measure = Measure.of_training(counts, len(dataset.train), config)
+    names = _measure_blocks(dataset, rows, rankers, measure, config, folder)
+    truth = read_truth(folder)
+    rankings = {name: read_ranking(folder, name) for name in names}
+    present = slices_present(truth)
+    return {
+        "ks": list(config.ks),
+        "models": {name: summarise(truth, rankings[name], config.ks) for name in names},
+        "slices": {
+            name: {part: summarise(truth, rankings[name], config.ks, part) for part in present}
+            for name in names
+        },
+        "label_slices": _label_slices(counts, measure, truth.sizes),
+        "counts": _counts(dataset, rows, counts, truth.sizes),
+        "propensity": {
+            "a": config.propensity_a,
+            "b": config.propensity_b,
+            "train_documents": len(dataset.train),
+            "label_counts": label_counts_digest(dataset),
+        },
+        "dataset": dataset.manifest.digest,
+        "test_split": split_digest(dataset),
+    }
+
+
+def _measure_blocks(
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    rankers: Sequence[Ranker],
+    measure: Measure,
+    config: EvaluationConfig,
+    folder: Path,
+) -> list[str]:
+    """Fill ``per_document`` and ``labels``; gives the names of the models."""
+    (folder / "per_document").mkdir()
+    (folder / "labels").mkdir()
+    dataset.labels.ids.save(folder / LABEL_IDS)
+    dataset.labels.texts.save(folder / LABEL_TEXTS)
+    k = measure.depth + int(dataset.test_filter.lengths.max(initial=0))
+    names: list[str] = []
+    writer = DocumentWriter(folder, len(rows), config.kept_predictions)
+    with (
+        progress("evaluate", len(rows), "documents") as advance,
+        StringTableWriter(folder / DOCUMENT_IDS) as ids,
+        StringTableWriter(folder / EXCERPTS) as excerpts,
+        RaggedWriter(folder / TRUTH, np.int32) as truth,
+    ):
+        for block in blocks(dataset, rows, config.block_documents):
+            ids.append_strings(dataset.test.ids.take(block.rows))
+            excerpts.append_strings([text[:EXCERPT_CHARACTERS] for text in block.texts])
+            truth.append(block.truth)
+            writer.add_truth(block.start, measure.truth(block.truth))
+            names = []
+            for ranker in rankers:
+                for name, top in ranker(block.texts, k).items():
+                    best = drop_filtered(top, block.filtered, measure.size, measure.depth)
+                    part = measure.ranking(best.labels, block.truth)
+                    writer.add_ranking(name, block.start, part, best)
+                    names.append(name)
+            advance(len(block.rows))
+    writer.close()
+    return names
+
+
+def _label_slices(
+    counts: NDArray[np.int64], measure: Measure, truth_sizes: NDArray[np.int32]
+) -> dict[str, Any]:
+    test_positives = truth_sizes.sum(axis=0, dtype=np.int64).tolist()
+    facts = slice_facts(counts, measure.slice_of)
+    return {
+        name: asdict(facts[name]) | {"test_positives": positives}
+        for name, positives in zip(SLICES, test_positives, strict=True)
+    }
+
+
+def _counts(
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    truth_sizes: NDArray[np.int32],
+) -> dict[str, int]:
+    return {
+        "documents": len(rows),
+        "skipped_documents": len(dataset.test) - len(rows),
+        "test_pairs": int(truth_sizes.sum(dtype=np.int64)),
+        "filtered_pairs": int(dataset.test_filter.lengths.sum()),
+        "labels": len(dataset.labels),
+        "cold_labels": int((counts == 0).sum()),
+        "train_documents": len(dataset.train),
+        "train_pairs": int(counts.sum()),
+    }
+
+
+def split_digest(dataset: Dataset) -> str:
+    """The identity of the test split: document ids, the ids of their labels, filtered pairs.
+
+    It does not depend on the rows that labels have, so the same test documents keep it when labels
+    join the catalogue.
+    """
+    hashes = hash_strings(dataset.labels.ids.to_list())
+    digest = hashlib.sha256()
+    for table in (dataset.test.ids.rows, dataset.test.labels, dataset.test_filter):
+        digest.update(table.offsets.tobytes())
+    digest.update(dataset.test.ids.rows.data.tobytes())
+    for pairs in (dataset.test.labels, dataset.test_filter):
+        order = np.lexsort((hashes[pairs.data], pairs.row_ids()))
+        digest.update(hashes[pairs.data][order].tobytes())
+    return digest.hexdigest()
+
+
+def label_counts_digest(dataset: Dataset) -> str:
+    """The identity of what propensities and slices follow from: labels' training documents.
+
+    It depends neither on the labels' rows nor on labels without a training document.
+    """
+    counts = dataset.label_counts()
+    seen = np.flatnonzero(counts)
+    hashes = hash_strings(dataset.labels.ids.take(seen))
+    order = np.argsort(hashes)
+    return hashlib.sha256(hashes[order].tobytes() + counts[seen][order].tobytes()).hexdigest()
