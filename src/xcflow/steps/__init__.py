@@ -69,7 +69,6 @@ STEPS: dict[str, Step] = {
         ),
         Step("gate_model", ("evaluation",), ("gate",), "verdict"),
         Step("promote_model", ("bundle", "verdict"), ("tracking",), "promotion"),
-        Step("gate_model", ("evaluation",), ("gate",), "verdict"),
     )
 }
 

@@ -1,0 +1,1 @@
+"""Runs, model versions, promotion: the only place that imports mlflow."""

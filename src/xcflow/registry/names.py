@@ -1,0 +1,33 @@
+"""Names that the tracking store, the registry and the pipeline share."""
+
+from __future__ import annotations
+
+# Environment: the identity of a pipeline run, by which its tasks find the run in MLflow. On a
+# cluster it is Kubeflow's run id.
+RUN_KEY_VARIABLE = "XCFLOW_RUN_KEY"
+
+# How a run ends, as MLflow calls it.
+FINISHED = "FINISHED"
+FAILED = "FAILED"
+KILLED = "KILLED"
+
+# Verdicts of the gate.
+PROMOTE = "PROMOTE"
+HOLD = "HOLD"
+REJECT = "REJECT"
+
+# Aliases of a registered model.
+CHAMPION = "champion"
+PREVIOUS = "previous"
+
+# Tags of runs.
+RUN_KEY = "run_key"
+OWNED = "owned_by_pipeline"
+STEP = "step"
+CACHED = "from_cache"
+VERDICT = "verdict"
+ERROR = "error"
+
+# Tags of model versions and logged models.
+BUNDLE_DIGEST = "bundle_digest"
+COMPARED_WITH = "compared_with"

@@ -1,0 +1,348 @@
+"""Runs in MLflow: one for each run of the pipeline, a child for each of its steps.
+
+The tracking store is given by the environment (MLflow's own variables), so that it is no argument
+of a task and no part of a cache key.
+"""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit, urlunsplit
+
+import xcflow
+from xcflow.artifact import read_manifest
+from xcflow.config import TrackingConfig
+from xcflow.errors import MissingExtraError, TrackingError, XcflowError
+from xcflow.home import Home
+from xcflow.registry import names
+from xcflow.registry.summary import curves, flat, metric_name, sampled, step_metrics
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
+EXPERIMENT_VARIABLE = "MLFLOW_EXPERIMENT_NAME"
+RUN_ID_VARIABLE = "MLFLOW_RUN_ID"
+
+# Bounds of MLflow's batches and of what its pages draw quickly.
+BATCH_METRICS = 1000
+BATCH_PARAMS = 100
+CURVE_POINTS = 500
+DIGEST_CHARS = 32
+
+REQUIREMENTS = ("faiss-cpu", "numpy", "safetensors", "tokenizers", "torch", "transformers")
+
+
+def tracking_uri(config: TrackingConfig, home: Home) -> str:
+    """The tracking store: the configured one, else MLflow's variable, else sqlite in the home."""
+    return config.uri or os.environ.get(URI_VARIABLE) or f"sqlite:///{home.database}"
+
+
+class Tracker:
+    """One experiment of a tracking store. Any trouble with the store is a ``TrackingError``.
+
+    Args:
+        uri: The tracking store.
+        experiment: Name of the experiment; made when it is first needed.
+        artifacts: Where a new experiment keeps its files; by default the store decides.
+    """
+
+    def __init__(self, uri: str, experiment: str, artifacts: Path | None = None) -> None:
+        self.uri = uri
+        self.experiment = experiment
+        self._artifacts = artifacts
+        with self.trouble():
+            self.client = _client(uri)
+
+    @classmethod
+    def at(cls, config: TrackingConfig, home: Home) -> Self:
+        """The tracker of a configuration."""
+        uri = tracking_uri(config, home)
+        local = uri == f"sqlite:///{home.database}"
+        if local:
+            home.root.mkdir(parents=True, exist_ok=True)
+        return cls(uri, config.experiment, home.artifacts if local else None)
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """The tracker of MLflow's own variables."""
+        experiment = os.environ.get(EXPERIMENT_VARIABLE) or TrackingConfig().experiment
+        return cls.at(TrackingConfig(experiment=experiment), Home.at())
+
+    @contextmanager
+    def trouble(self) -> Iterator[None]:
+        """Turn whatever the store's client raises into one line."""
+        try:
+            yield
+        except XcflowError:
+            raise
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise TrackingError(f"tracking store {_public(self.uri)}: {reason}") from error
+
+    def open_run(
+        self, name: str, key: str, params: Mapping[str, Any], tags: Mapping[str, str]
+    ) -> str:
+        """Make the run of a pipeline, or join the one that ``$MLFLOW_RUN_ID`` names.
+
+        Args:
+            name: What the run is called where it is made here.
+            key: By what the pipeline's tasks will find it.
+            params: The configuration, nested.
+            tags: Further tags.
+
+        Returns:
+            The run's id.
+        """
+        joined = os.environ.get(RUN_ID_VARIABLE)
+        with self.trouble():
+            if joined:
+                run = joined
+            else:
+                found = self._find(key)
+                run = str(found.info.run_id) if found else self._create(name, {})
+            everything = {names.RUN_KEY: key, names.OWNED: str(not joined).lower(), **tags}
+            self._log(run, params=flat(params), tags=everything)
+        return run
+
+    def pipeline_run(self) -> str:
+        """The id of the run that this process belongs to.
+
+        Raises:
+            TrackingError: There is none.
+        """
+        if joined := os.environ.get(RUN_ID_VARIABLE):
+            return joined
+        key = os.environ.get(names.RUN_KEY_VARIABLE, "")
+        with self.trouble():
+            run = self._find(key)
+        if run is None:
+            raise TrackingError(f"no run with the key {key!r} in {_public(self.uri)}")
+        return str(run.info.run_id)
+
+    def start_step(
+        self, parent: str, step: str, params: Mapping[str, Any], *, cached: bool = False
+    ) -> str:
+        """Make the child run of a step; returns its id."""
+        tags = {names.STEP: step, names.CACHED: str(cached).lower(), "mlflow.parentRunId": parent}
+        with self.trouble():
+            run = self._create(step, tags)
+            self._log(run, params=flat(params))
+        return run
+
+    def steps(self, parent: str) -> dict[str, Run]:
+        """Name of a step -> its child run, the latest where there are several."""
+        with self.trouble():
+            where = f"tags.`mlflow.parentRunId` = '{parent}'"
+            experiment = self.client.get_run(parent).info.experiment_id
+            order = ["attributes.start_time ASC"]
+            runs = self.client.search_runs([experiment], where, order_by=order)
+        return {run.data.tags[names.STEP]: run for run in runs if names.STEP in run.data.tags}
+
+    def log_step(self, run: str, folder: Path) -> None:
+        """Record a step's folder: curves, main figures, reports, the digest."""
+        manifest = read_manifest(folder)
+        with self.trouble():
+            for name, points in curves(folder).items():
+                self._log_curve(run, metric_name(name), points)
+            tags = {"digest": manifest.digest, "kind": manifest.kind}
+            self._log(run, metrics=step_metrics(folder), tags=tags)
+            for report in sorted(folder.glob("*.html")):
+                self.client.log_artifact(run, str(report))
+
+    def log_results(
+        self,
+        run: str,
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        model: str | None = None,
+    ) -> None:
+        """Record figures and tags, the figures also with the logged model they are about."""
+        with self.trouble():
+            self._log(run, metrics=metrics, tags=tags)
+            if model:
+                self._log(run, metrics=metrics, model=model)
+
+    def log_dataset(self, run: str, name: str, digest: str, source: str, context: str) -> None:
+        """Record the identity of a data set, not its content."""
+        with self.trouble():
+            from mlflow.data.dataset_source_registry import resolve_dataset_source
+            from mlflow.data.meta_dataset import MetaDataset
+            from mlflow.entities import Dataset, DatasetInput, InputTag
+
+            short = digest[:DIGEST_CHARS]
+            meta = MetaDataset(resolve_dataset_source(source), name=name, digest=short)
+            entity = Dataset.from_dictionary(meta.to_dict())
+            tag = InputTag("mlflow.data.context", context)
+            self.client.log_inputs(run, [DatasetInput(entity, [tag])])
+
+    def log_folder(self, run: str, folder: Path, place: str) -> None:
+        """Keep a folder or a file among the run's artifacts."""
+        with self.trouble():
+            if folder.is_dir():
+                self.client.log_artifacts(run, str(folder), place)
+            else:
+                self.client.log_artifact(run, str(folder), place)
+
+    def log_model(self, run: str, bundle: Path, tags: Mapping[str, str]) -> str:
+        """Keep a bundle as a models-from-code pyfunc; returns the id of the logged model."""
+        with self.trouble(), TemporaryDirectory() as scratch:
+            local = Path(scratch) / "model"
+            _save_pyfunc(bundle, local)
+            experiment = self.client.get_run(run).info.experiment_id
+            model = self.client.create_logged_model(
+                experiment, name="model", source_run_id=run, tags=dict(tags), model_type="pyfunc"
+            )
+            self.client.log_model_artifacts(model.model_id, str(local))
+            self.client.finalize_logged_model(model.model_id, "READY")
+            from mlflow.entities import LoggedModelOutput
+
+            self.client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
+        return str(model.model_id)
+
+    def find_model(self, digest: str) -> str | None:
+        """The id of the logged model that holds a bundle, None where there is none."""
+        with self.trouble():
+            found = self.client.search_logged_models(
+                [self._experiment_id()],
+                filter_string=f"tags.{names.BUNDLE_DIGEST} = '{digest}'",
+                max_results=1,
+            )
+        return str(found[0].model_id) if found else None
+
+    def end(self, run: str, status: str, error: str = "") -> None:
+        """Close a run; one that was joined is left to whoever made it."""
+        with self.trouble():
+            if error:
+                self._log(run, tags={names.ERROR: error})
+            if self.client.get_run(run).data.tags.get(names.OWNED) != "false":
+                self.client.set_terminated(run, status)
+
+    def _experiment_id(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self.client.get_experiment_by_name(self.experiment)
+        if found is None:
+            where = str(self._artifacts / self.experiment) if self._artifacts else None
+            try:
+                return str(self.client.create_experiment(self.experiment, where))
+            except MlflowException:  # another process was faster
+                found = self.client.get_experiment_by_name(self.experiment)
+                if found is None:
+                    raise
+        return str(found.experiment_id)
+
+    def _create(self, name: str, tags: Mapping[str, str]) -> str:
+        source = {
+            "mlflow.user": user_name(),
+            "mlflow.source.name": "xcflow",
+            "mlflow.source.type": "JOB",
+            "library_version": xcflow.__version__,
+        }
+        run = self.client.create_run(self._experiment_id(), run_name=name, tags={**source, **tags})
+        return str(run.info.run_id)
+
+    def _find(self, key: str) -> Run | None:
+        where = f"tags.{names.RUN_KEY} = '{key}'"
+        runs = self.client.search_runs([self._experiment_id()], where, max_results=1)
+        return runs[0] if runs else None
+
+    def _log_curve(self, run: str, name: str, points: list[list[float]]) -> None:
+        from mlflow.entities import Metric
+
+        now = _now_ms()
+        metrics = [Metric(name, v, now, step) for step, v in sampled(points, CURVE_POINTS)]
+        self.client.log_batch(run, metrics=metrics)
+
+    def _log(
+        self,
+        run: str,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        model: str | None = None,
+    ) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        now = _now_ms()
+        values = [Metric(k, v, now, 0, model_id=model) for k, v in (metrics or {}).items()]
+        for batch in _batches(values, BATCH_METRICS):
+            self.client.log_batch(run, metrics=batch)
+        for batch in _batches([Param(k, v) for k, v in (params or {}).items()], BATCH_PARAMS):
+            self.client.log_batch(run, params=batch)
+        self.client.log_batch(run, tags=[RunTag(k, v) for k, v in (tags or {}).items()])
+
+
+def user_name() -> str:
+    """Who runs this process; containers often have a user without a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+def _client(uri: str) -> MlflowClient:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # By default an absent server is asked for many minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    for noisy in ("mlflow", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    try:
+        import mlflow
+        from mlflow.tracking import MlflowClient
+    except ImportError as error:
+        raise MissingExtraError("mlflow", "tracking") from error
+    mlflow.set_tracking_uri(uri)
+    return MlflowClient(uri, registry_uri=uri)
+
+
+def _save_pyfunc(bundle: Path, folder: Path) -> None:
+    import pandas as pd
+    from mlflow import pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import Array
+
+    outputs = [ColSpec(Array("string"), "labels"), ColSpec(Array("double"), "scores")]
+    pyfunc.save_model(
+        folder,
+        python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+        artifacts={"bundle": str(bundle)},
+        signature=ModelSignature(
+            inputs=Schema([ColSpec("string", "text")]),
+            outputs=Schema(outputs),
+            params=ParamSchema([ParamSpec("k", "long", 10)]),
+        ),
+        input_example=pd.DataFrame({"text": ["an example text"]}),
+        pip_requirements=[f"xcflow=={xcflow.__version__}"]
+        + [f"{package}=={version(package)}" for package in REQUIREMENTS],
+    )
+
+
+def _batches(rows: list[Any], size: int) -> Iterable[list[Any]]:
+    return (rows[i : i + size] for i in range(0, len(rows), size))
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _public(uri: str) -> str:
+    """The URI without a password."""
+    parts = urlsplit(uri)
+    if not parts.password:
+        return uri
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=host))
