@@ -27,12 +27,10 @@ def hash_texts(texts: Iterable[str]) -> Hashes:
     return hash_strings(" ".join(text.split()).casefold() for text in texts)
 
 
-def repeated(hashes: Hashes) -> NDArray[np.bool_]:
-    """[N] whether an equal value stands before."""
-    _, first = np.unique(hashes, return_index=True)
-    again = np.ones(len(hashes), bool)
-    again[first] = False
-    return again
+def first_positions(hashes: Hashes) -> NDArray[np.int64]:
+    """[N] the first position that holds the same value."""
+    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    return first[inverse]
 
 
 def find_hashes(table: Hashes, wanted: Hashes) -> NDArray[np.int64]:
@@ -52,7 +50,8 @@ class SeenHashes:
 
     def add(self, hashes: Hashes) -> NDArray[np.bool_]:
         """Remember hashes; [N] whether each came before, in this call or an earlier one."""
-        again = repeated(hashes) | self._contains(hashes)
+        is_later = first_positions(hashes) < np.arange(len(hashes))
+        again = is_later | self._contains(hashes)
         self._sorted = _merged(self._sorted, np.sort(hashes[~again]))
         return again
 

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 
 from xcflow.catalogue.arrays import RaggedWriter
 from xcflow.catalogue.dataset import TOKENIZER
+from xcflow.catalogue.findings import Example, Tally
 from xcflow.catalogue.hashing import Hashes, SeenHashes, find_hashes, hash_strings, hash_texts
 from xcflow.catalogue.readers import EXCERPT_CHARS, CatalogueReader, Chunk, Fault, Role
 from xcflow.catalogue.split import validation_split
@@ -27,43 +28,9 @@ from xcflow.catalogue.tokenizer import build_tokenizer
 from xcflow.config import Config
 from xcflow.ragged import Ragged
 
-MAX_EXAMPLES = 10
 # Texts are encoded in batches of at most this many characters: the tokenizer needs some hundred
 # bytes for each token.
 BATCH_CHARS = 2**21
-
-
-@dataclass(frozen=True)
-class Example:
-    """A row that stands for a finding.
-
-    Attributes:
-        file: Name of the file inside the catalogue.
-        line: 1-based line, 0 where the finding has no line.
-        id: Id of the row.
-        text: Beginning of its text.
-        remark: What there is to see.
-    """
-
-    file: str
-    line: int
-    id: str
-    text: str
-    remark: str = ""
-
-
-@dataclass
-class Tally:
-    """How often something was met, and the first few examples."""
-
-    count: int = 0
-    examples: list[Example] = field(default_factory=list)
-
-    def add(self, example: Example, count: int = 1) -> None:
-        """Count something and keep the example while there are few."""
-        self.count += count
-        if len(self.examples) < MAX_EXAMPLES:
-            self.examples.append(example)
 
 
 @dataclass

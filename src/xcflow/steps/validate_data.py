@@ -1,37 +1,125 @@
-"""First step: read and check the catalogue, write the canonical data set."""
+"""First step: read and check the catalogue, write the canonical data set and the report on it.
+
+A catalogue that is refused leaves no data set, but the report, in a folder beside the output.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from xcflow.artifact import writing
 from xcflow.catalogue.dataset import KIND
+from xcflow.catalogue.findings import Finding
 from xcflow.catalogue.ingest import Ingest
 from xcflow.catalogue.readers import catalogue_digest, open_catalogue
+from xcflow.catalogue.report import HTML_NAME, Report
+from xcflow.catalogue.summary import summarise
+from xcflow.catalogue.validation import Validation
 from xcflow.config import Config
+from xcflow.errors import DataError
+from xcflow.progress import log
 from xcflow.ragged import Ragged
+from xcflow.steps import STEPS
+
+
+class _RefusedError(Exception):
+    """Carries the report on a refused catalogue out of the folder that will not be."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__()
+        self.report = report
 
 
 def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     """Write the data set of ``inputs["catalogue"]``, a local folder.
 
     Raises:
-        DataError: The catalogue cannot be used.
+        DataError: The catalogue is refused; ``<output>.rejected`` holds the report.
     """
-    reader = open_catalogue(inputs["catalogue"])
-    digest = catalogue_digest(inputs["catalogue"])
-    meta: dict[str, object] = {}
-    with writing(
-        output,
-        KIND,
-        config_digest=config.digest("data", "encoder"),
-        inputs={"catalogue": digest},
-        meta=meta,
-    ) as folder:
-        ingest = Ingest(reader, config, folder)
+    catalogue = inputs["catalogue"]
+    digest = catalogue_digest(catalogue)
+    config_digest = config.digest(*STEPS["validate_data"].sections)
+    rejected = output.with_name(f"{output.name}.rejected")
+    meta: dict[str, Any] = {"catalogue_digest": digest}
+    try:
+        with writing(
+            output, KIND, config_digest=config_digest, inputs={"catalogue": digest}, meta=meta
+        ) as folder:
+            report = _write_dataset(config, catalogue, digest, folder, meta)
+    except _RefusedError as refusal:
+        with writing(
+            rejected, "report", config_digest=config_digest, inputs={"catalogue": digest}
+        ) as folder:
+            refusal.report.write(folder)
+        raise _error(refusal.report.findings, rejected / HTML_NAME) from None
+    shutil.rmtree(rejected, ignore_errors=True)
+    for finding in report.findings:
+        if finding.status == "warning":
+            log(f"warning: {finding.sentence}")
+
+
+def _write_dataset(
+    config: Config, catalogue: Path, digest: str, folder: Path, meta: dict[str, Any]
+) -> Report:
+    """Fill ``folder`` and ``meta``.
+
+    Raises:
+        _RefusedError: With the report.
+    """
+    ingest = Ingest(open_catalogue(catalogue), config, folder)
+    validation = Validation(config.validation, folder, ingest.facts)
+    try:
         ingest.read()
-        labels = Ragged.load(folder / "train" / "labels")
-        ingest.split((ingest.facts["train"].text_chars > 0) & (labels.lengths > 0))
-        ingest.tokenize()
-        meta.update(catalogue_digest=digest, tokenizer=config.encoder.model)
+    except DataError as error:
+        findings = validation.of_unreadable_file(error, len(ingest.reader.files))
+        raise _RefusedError(_report(ingest, digest, findings)) from error
+    usable = _usable(ingest, folder)
+    report = _report(ingest, digest, validation.of_rows(usable))
+    if report.status == "failed":
+        raise _RefusedError(report)
+    ingest.split(usable)
+    tokenizer = ingest.tokenize()
+    findings = [*report.findings, *validation.of_tokens(ingest.tokens)]
+    summary = summarise(folder, ingest.facts, ingest.tokens, config.data.max_document_tokens)
+    report = replace(report, findings=findings, summary=summary)
+    if report.status == "failed":
+        raise _RefusedError(report)
+    report.write(folder)
+    meta.update(
+        summary.sizes,
+        tokenizer=config.encoder.model,
+        vocabulary=tokenizer.get_vocab_size(),
+        status=report.status,
+    )
+    return report
+
+
+def _usable(ingest: Ingest, folder: Path) -> NDArray[np.bool_]:
+    """[N] whether a training document has a text and a label."""
+    labels = Ragged.load(folder / "train" / "labels").lengths
+    usable: NDArray[np.bool_] = (ingest.facts["train"].text_chars > 0) & (labels > 0)
+    return usable
+
+
+def _report(ingest: Ingest, digest: str, findings: Sequence[Finding]) -> Report:
+    files = {facts.file: facts.rows_read for facts in ingest.facts.values()}
+    return Report(files, digest, findings)
+
+
+def _error(findings: Sequence[Finding], page: Path) -> DataError:
+    """The first failed finding in one line, with its first example and where to read on."""
+    first, *others = [finding for finding in findings if finding.status == "failed"]
+    more = f"; and {len(others)} other failed checks" if others else ""
+    reason = f"{first.sentence}{more}; see {page}"
+    if not first.examples:
+        return DataError(reason)
+    example = first.examples[0]
+    what = example.remark or f"{example.id!r}"
+    return DataError(f"{what} [{reason}]", example.file, example.line or None)
