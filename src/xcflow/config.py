@@ -178,6 +178,163 @@ class ClusteringConfig:
 
 
 @dataclass(frozen=True)
+class ModuleOneConfig:
+    """Module I: the encoder and the auxiliary vectors, trained together.
+
+    Attributes:
+        epochs: Passes over the training documents, at most.
+        batch_size: Documents in a batch; each brings one of its labels.
+        learning_rate: Peak rate of token table and auxiliary vectors.
+        dense_learning_rate: Peak rate of the encoder's dense weights.
+        weight_decay: Decoupled decay of the dense weights (not of biases and norms).
+        warmup_steps: Steps of linear warm-up (at most a tenth of all); then linear to 0.
+        loss: ``triplet`` (the paper's: hardest in-batch negatives, softmax weights) or ``softmax``
+            (every positive against all in-batch negatives).
+        two_way: Rank documents for a label too, not only labels for a document.
+        hardest: Negatives of a document that take part (triplet).
+        margin: Margin of the triplet loss.
+        temperature: Of the softmax weights (triplet) or of the loss (softmax).
+        keep_zero_hinge: Triplet only: negatives beyond the margin keep weight, as in NGAME's code.
+        auxiliary_on: ``unit`` adds the auxiliary vector to the normalised label vector (paper),
+            ``raw`` to the un-normalised one (the authors' code).
+        cluster_from_epoch: First epoch with clustered batches.
+        cluster_size: Mean documents in a cluster then.
+        double_every: Epochs after which clusters double; 0 keeps the size.
+        memory_width: Dimensions of the document memory that is clustered.
+        patience: Epochs without a better validation score after which training stops.
+    """
+
+    epochs: int = 12
+    batch_size: int = 1024
+    learning_rate: float = 2e-3
+    dense_learning_rate: float = 2e-3
+    weight_decay: float = 0.0
+    warmup_steps: int = 50
+    loss: Literal["triplet", "softmax"] = "softmax"
+    two_way: bool = True
+    hardest: int = 10
+    margin: float = 0.3
+    temperature: float = 0.05
+    keep_zero_hinge: bool = False
+    auxiliary_on: Literal["unit", "raw"] = "unit"
+    cluster_from_epoch: int = 4
+    cluster_size: int = 4
+    double_every: int = 2
+    memory_width: int = 128
+    patience: int = 3
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 0, "module_one.epochs must not be negative")
+        _require(self.batch_size >= 1, "module_one.batch_size must be at least 1")
+        _require(self.hardest >= 1, "module_one.hardest must be at least 1")
+        _require(self.temperature > 0.0, "module_one.temperature must be above 0")
+        _require(self.cluster_size >= 1, "module_one.cluster_size must be at least 1")
+        _require(self.memory_width >= 1, "module_one.memory_width must be at least 1")
+        _require(self.patience >= 1, "module_one.patience must be at least 1")
+
+
+@dataclass(frozen=True)
+class ModuleTwoConfig:
+    """Module II: one classifier for each label in use, on the frozen encoder.
+
+    Attributes:
+        epochs: Passes over the training documents, at most.
+        batch_size: Documents in a batch.
+        learning_rate: Peak rate.
+        warmup_steps: Steps of linear warm-up (at most a tenth of all); then linear to 0.
+        dropout: Dropout on the document vectors.
+        loss: ``triplet`` or ``softmax``, as in Module I.
+        hardest: Negatives of a document that take part (triplet).
+        margin: Margin of the triplet loss.
+        temperature: Of the softmax weights (triplet) or of the loss (softmax).
+        cluster_size: Mean documents in a cluster of the batches (the document vectors are fixed,
+            so they are clustered once); 1 takes documents in random order.
+        mined: Nearest wrong labels of a document from which hard negatives are drawn; 0 for none.
+        mined_per_batch: At most so many of them join a batch's candidates.
+        mine_from_epoch: First epoch with mined negatives.
+        mine_every: Epochs between two searches.
+        patience: Epochs without a better validation score after which training stops.
+    """
+
+    epochs: int = 10
+    batch_size: int = 1024
+    learning_rate: float = 2e-3
+    warmup_steps: int = 50
+    dropout: float = 0.5
+    loss: Literal["triplet", "softmax"] = "softmax"
+    hardest: int = 5
+    margin: float = 0.2
+    temperature: float = 0.05
+    cluster_size: int = 32
+    mined: int = 20
+    mined_per_batch: int = 3_000
+    mine_from_epoch: int = 1
+    mine_every: int = 4
+    patience: int = 3
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 0, "module_two.epochs must not be negative")
+        _require(self.batch_size >= 1, "module_two.batch_size must be at least 1")
+        _require(0.0 <= self.dropout < 1.0, "module_two.dropout must be in [0, 1)")
+        _require(self.hardest >= 1, "module_two.hardest must be at least 1")
+        _require(self.temperature > 0.0, "module_two.temperature must be above 0")
+        _require(self.cluster_size >= 1, "module_two.cluster_size must be at least 1")
+        _require(self.mined >= 0, "module_two.mined must not be negative")
+        _require(self.mine_every >= 1, "module_two.mine_every must be at least 1")
+        _require(self.patience >= 1, "module_two.patience must be at least 1")
+
+
+@dataclass(frozen=True)
+class RetrievalConfig:
+    """How nearest vectors are found.
+
+    Attributes:
+        index: ``flat`` is exact; ``auto`` takes flat up to ``flat_limit`` vectors, HNSW up to
+            ``hnsw_limit``, IVF above.
+        flat_limit: Most vectors searched exactly.
+        hnsw_limit: Most vectors in a graph.
+        hnsw_links: Links of a vector in the graph (M).
+        hnsw_build: Candidates looked at when a vector joins (efConstruction).
+        hnsw_search: Candidates looked at in a search (efSearch).
+        ivf_probe: Share of the inverted lists that a search reads.
+        recall_queries: Validation documents on which an index is measured against exact search.
+    """
+
+    index: Literal["auto", "flat", "hnsw", "ivf"] = "auto"
+    flat_limit: int = 100_000
+    hnsw_limit: int = 400_000
+    hnsw_links: int = 32
+    hnsw_build: int = 100
+    hnsw_search: int = 300
+    ivf_probe: float = 0.03
+    recall_queries: int = 500
+
+    def __post_init__(self) -> None:
+        _require(self.hnsw_links >= 2, "retrieval.hnsw_links must be at least 2")
+        _require(0.0 < self.ivf_probe <= 1.0, "retrieval.ivf_probe must be in (0, 1]")
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """How the voices of encoder, classifiers and neighbouring documents become one score.
+
+    Attributes:
+        shortlist: Labels that each voice proposes for a document.
+        neighbours: Training documents whose labels vote.
+        neighbour_temperature: Of the softmax over the neighbours' similarities.
+    """
+
+    shortlist: int = 100
+    neighbours: int = 50
+    neighbour_temperature: float = 0.05
+
+    def __post_init__(self) -> None:
+        _require(self.shortlist >= 1, "fusion.shortlist must be at least 1")
+        _require(self.neighbours >= 1, "fusion.neighbours must be at least 1")
+        _require(self.neighbour_temperature > 0.0, "fusion.neighbour_temperature must be above 0")
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     """How often a training loop saves a state from which it can go on.
 
@@ -333,6 +490,10 @@ class Config:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
+    module_one: ModuleOneConfig = field(default_factory=ModuleOneConfig)
+    module_two: ModuleTwoConfig = field(default_factory=ModuleTwoConfig)
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     gate: GateConfig = field(default_factory=GateConfig)

@@ -1,0 +1,151 @@
+"""Bag of embeddings: the sum of a text's token vectors, then one residual block.
+
+The token table starts from a pre-trained transformer's input embeddings, so it needs no corpus of
+its own; a token that the transformer lacks starts at the mean of its pieces. Rare tokens start
+longer than frequent ones (a power of the inverse document frequency): in a plain sum the common
+words of a catalogue would drown the telling ones.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from xcflow.config import EncoderConfig
+from xcflow.encoders.base import Encoder, token_rows
+from xcflow.errors import ConfigError
+from xcflow.pretrained import model_folder
+from xcflow.ragged import Ragged
+from xcflow.row_table import RowTable
+
+IDF_POWER = 0.5
+
+
+class BagOfEmbeddings(Encoder):
+    """v = sum of the tokens' rows / sqrt(number of tokens); E(text) = dropout(v + W relu(v) + b).
+
+    Args:
+        table: [V, D] token vectors.
+        dropout: Dropout on the block's result, in training.
+    """
+
+    def __init__(self, table: Tensor, dropout: float) -> None:
+        super().__init__()
+        self.dim = table.shape[1]
+        self.table = RowTable(table)
+        self.residual = nn.Linear(self.dim, self.dim)
+        self.dropout = nn.Dropout(dropout)
+        with torch.no_grad():
+            # Close to the identity at the start: what the pre-trained table knows is kept.
+            self.residual.weight.copy_(0.1 * torch.eye(self.dim))
+            self.residual.bias.zero_()
+
+    def forward(self, tokens: Ragged) -> Tensor:
+        """Vectors [B, D] of a batch; in training the rows of the table collect gradients."""
+        ids, starts = token_rows(tokens)
+        if self.training:
+            seen, ids = torch.unique(ids, return_inverse=True)
+            sums = _SumRows.apply(self.table.gather(seen), ids, starts)
+        else:
+            sums = nn.functional.embedding_bag(ids, self.table.weight, starts, mode="sum")
+        lengths = torch.from_numpy(tokens.lengths).clamp_min(1).float()
+        vectors = sums * lengths.rsqrt()[:, None]
+        return self.dropout(vectors + self.residual(torch.relu(vectors)))
+
+    def sparse_step(self, rate: float) -> None:
+        """Update the token rows of the last batch."""
+        self.table.step(rate)
+
+    def state(self, *, training: bool) -> dict[str, Tensor]:
+        """Table, residual block, and with ``training`` the table's moments."""
+        dense = {f"encoder.{name}": value for name, value in self.state_dict().items()}
+        table = self.table.tensors("encoder.table")
+        kept = table if training else {"encoder.table.weight": self.table.weight}
+        return dense | kept
+
+    def restore(self, tensors: dict[str, Tensor], *, training: bool) -> None:
+        """Take back what ``state`` gave."""
+        self.load_state_dict(
+            {name: tensors[f"encoder.{name}"] for name in self.state_dict()},
+        )
+        if training:
+            self.table.restore("encoder.table", tensors)
+        else:
+            self.table.weight.copy_(tensors["encoder.table.weight"])
+
+
+class _SumRows(torch.autograd.Function):
+    """Sums of table rows by text. The backward pass is the same kernel on the transposed index.
+
+    PyTorch's own backward of ``embedding_bag`` accumulates row by row; summing by token in one
+    bag each runs at memory speed and needs no atomic additions.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, ids: Tensor, starts: Tensor) -> Tensor:  # noqa: D102
+        ctx.save_for_backward(ids, starts)
+        ctx.rows = len(table)
+        return nn.functional.embedding_bag(ids, table, starts, mode="sum")
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102
+        ids, starts = ctx.saved_tensors
+        ends = torch.cat([starts[1:], torch.tensor([len(ids)])])
+        text_of = torch.repeat_interleave(torch.arange(len(starts)), ends - starts)
+        by_token = torch.argsort(ids, stable=True)
+        counts = torch.bincount(ids, minlength=ctx.rows)
+        token_starts = torch.cumsum(counts, 0) - counts
+        sums = nn.functional.embedding_bag(
+            text_of[by_token], gradient.contiguous(), token_starts, mode="sum"
+        )
+        return sums, None, None
+
+
+def initial_table(
+    config: EncoderConfig, tokenizer_file: Path, document_frequency: NDArray[np.int64], texts: int
+) -> Tensor:
+    """The token table before training.
+
+    Args:
+        config: Which pre-trained model it starts from.
+        tokenizer_file: The data set's tokenizer; its first ids are the pre-trained ones.
+        document_frequency: [V] number of texts that each token stands in.
+        texts: Number of texts.
+
+    Returns:
+        [V, D] float32, rows centred on the pre-trained mean and scaled by idf to a mean norm of 1.
+    """
+    folder = model_folder(config.model)
+    pretrained = _input_embeddings(folder)
+    table = pretrained - pretrained.mean(0)
+    before = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    before.no_truncation()
+    before.no_padding()
+    after = Tokenizer.from_file(str(tokenizer_file))
+    added = [after.id_to_token(i) for i in range(len(table), after.get_vocab_size())]
+    if added:
+        pieces = before.encode_batch(added, add_special_tokens=False)
+        unknown = torch.zeros(table.shape[1])
+        means = [table[torch.tensor(p.ids)].mean(0) if p.ids else unknown for p in pieces]
+        table = torch.cat([table, torch.stack(means)])
+    idf = np.log((texts + 1.0) / (document_frequency + 1.0)) + 1e-3
+    scale = torch.from_numpy(idf**IDF_POWER).float()
+    table = table * (scale / scale.mean())[:, None]
+    return table / table.norm(dim=1).mean()
+
+
+def _input_embeddings(folder: Path) -> Tensor:
+    """The word embeddings of a transformer's weights file."""
+    with safe_open(folder / "model.safetensors", framework="pt") as weights:
+        names = [n for n in weights.keys() if n.endswith("word_embeddings.weight")]
+        if not names:
+            raise ConfigError(f"{folder}/model.safetensors has no word_embeddings.weight")
+        tensor: Tensor = weights.get_tensor(names[0]).float()
+        return tensor

@@ -1,0 +1,153 @@
+"""A pre-trained transformer with mean pooling, optionally cut to its first layers."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from xcflow.config import EncoderConfig
+from xcflow.encoders.base import Encoder
+from xcflow.errors import ConfigError
+from xcflow.pretrained import model_folder
+from xcflow.ragged import Ragged
+
+# A batch is encoded in parts of like length: a part is padded to its own longest text, so the
+# share of padding stays small however uneven the batch is.
+_TOKENS_PER_PART = 4096
+
+
+class Transformer(Encoder):
+    """Mean of the last hidden states over all tokens of ``[CLS] text [SEP]``.
+
+    Args:
+        model: A transformer without pooling layer.
+        cls_id: Token that opens a text.
+        sep_id: Token that closes it.
+        bf16: Whether matrix products run in bfloat16 (weights and results stay float32).
+    """
+
+    def __init__(self, model: nn.Module, cls_id: int, sep_id: int, *, bf16: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.dim = int(model.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        self._limit = int(model.config.max_position_embeddings)  # type: ignore[union-attr, arg-type]
+        self._ends = (cls_id, sep_id)
+        self._bf16 = bf16
+
+    def forward(self, tokens: Ragged) -> Tensor:
+        """Vectors [B, D] of a batch."""
+        lengths = np.minimum(tokens.lengths + 2, self._limit)
+        by_length = np.argsort(lengths, kind="stable")
+        parts = [self._pool(tokens.take(rows)) for rows in _parts(lengths, by_length)]
+        place = torch.empty(len(by_length), dtype=torch.int64)
+        place[torch.from_numpy(by_length)] = torch.arange(len(by_length))
+        return torch.cat(parts)[place]
+
+    def _pool(self, tokens: Ragged) -> Tensor:
+        ids, mask = self._padded(tokens)
+        context: Any = (
+            torch.autocast("cpu", torch.bfloat16) if self._bf16 else contextlib.nullcontext()
+        )
+        with context:
+            hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        weights = mask[:, :, None].to(hidden.dtype)
+        sums: Tensor = (hidden * weights).sum(1, dtype=torch.float32)
+        return sums / mask.sum(1, keepdim=True)
+
+    def _padded(self, tokens: Ragged) -> tuple[Tensor, Tensor]:
+        """Ids and mask, both [B, longest], with the opening and closing token."""
+        lengths = np.minimum(tokens.lengths, self._limit - 2)
+        width = int(lengths.max(initial=0)) + 2
+        column = np.arange(width)
+        mask = column < (lengths + 2)[:, None]
+        inside = (column >= 1) & (column <= lengths[:, None])
+        ids = np.zeros((len(lengths), width), np.int64)
+        source = tokens.offsets[:-1, None] + column - 1
+        ids[inside] = tokens.data[source[inside]]
+        ids[:, 0] = self._ends[0]
+        ids[np.arange(len(lengths)), lengths + 1] = self._ends[1]
+        return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+
+    def sparse_step(self, rate: float) -> None:
+        """All weights belong to autograd."""
+
+    def state(self, *, training: bool) -> dict[str, Tensor]:
+        """The weights."""
+        return {f"encoder.{k}": v.contiguous() for k, v in self.model.state_dict().items()}
+
+    def restore(self, tensors: dict[str, Tensor], *, training: bool) -> None:
+        """Take back what ``state`` gave."""
+        names = self.model.state_dict()
+        self.model.load_state_dict({name: tensors[f"encoder.{name}"] for name in names})
+
+
+def _parts(lengths: np.ndarray[Any, Any], order: np.ndarray[Any, Any]) -> list[Any]:
+    """Cut rows, ordered by length, where a padded part would pass the token budget."""
+    parts: list[Any] = []
+    start = 0
+    for stop in range(1, len(order) + 1):
+        if stop == len(order) or lengths[order[stop]] * (stop + 1 - start) > _TOKENS_PER_PART:
+            parts.append(order[start:stop])
+            start = stop
+    return parts
+
+
+def build_transformer(config: EncoderConfig, *, pretrained: bool) -> Transformer:
+    """A transformer as configured.
+
+    Args:
+        config: Model, number of layers, precision.
+        pretrained: Load the pre-trained weights; otherwise the caller restores trained ones.
+
+    Raises:
+        ConfigError: The model has fewer layers than asked for, or is of an unknown kind.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    folder = model_folder(config.model)
+    settings = AutoConfig.from_pretrained(str(folder))
+    layers = config.layers or settings.num_hidden_layers
+    if layers > settings.num_hidden_layers:
+        raise ConfigError(
+            f"encoder.layers is {layers}, but {config.model} has {settings.num_hidden_layers}"
+        )
+    settings.num_hidden_layers = layers
+    model = AutoModel.from_config(settings, add_pooling_layer=False)
+    if pretrained:
+        _load_weights(model, folder)
+    cls_id, sep_id = _special_ids(folder)
+    return Transformer(model.float(), cls_id, sep_id, bf16=use_bf16(config.bf16))
+
+
+def _load_weights(model: nn.Module, folder: Path) -> None:
+    wanted = model.state_dict()
+    stored = load_file(folder / "model.safetensors")
+    prefix = next((p for p in ("", "bert.", "distilbert.") if p + next(iter(wanted)) in stored), "")
+    missing = [name for name in wanted if prefix + name not in stored]
+    if missing:
+        raise ConfigError(f"{folder}/model.safetensors has no tensor {prefix}{missing[0]}")
+    model.load_state_dict({name: stored[prefix + name] for name in wanted})
+
+
+def _special_ids(folder: Path) -> tuple[int, int]:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    cls_id, sep_id = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+    if cls_id is None or sep_id is None:
+        raise ConfigError(f"{folder}/tokenizer.json has no [CLS] and [SEP] tokens")
+    return cls_id, sep_id
+
+
+def use_bf16(choice: str) -> bool:
+    """Whether bfloat16 products pay: asked for, or the processor multiplies them natively."""
+    if choice == "auto":
+        capability = torch.cpu.get_capabilities()
+        return bool(capability.get("amx_bf16") or capability.get("avx512_bf16"))
+    return choice == "on"

@@ -1,0 +1,1 @@
+"""The label side: balanced clustering and the map to auxiliary vectors."""

@@ -1,0 +1,109 @@
+"""Auxiliary vectors: one trained vector per cluster of related labels, added on the label side.
+
+Formula (DEXA, KDD 2023): z(l) = unit(unit(E(text_l)) + A[c(l)]). The authors' code adds the vector
+to the un-normalised E instead; ``auxiliary_on = "raw"`` does that. Documents get nothing, and at
+inference the vector is folded into the stored z(l).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from xcflow.config import ClusteringConfig
+from xcflow.labels.clustering import balanced_clusters
+from xcflow.row_table import RowTable
+
+NO_VECTOR = -1
+
+
+def map_labels(
+    vectors: Tensor, counts: NDArray[np.int64], config: ClusteringConfig, seed: int
+) -> tuple[NDArray[np.int32], int]:
+    """Give each label the row of its auxiliary vector.
+
+    The most frequent labels get a row of their own; the others share one within a balanced
+    cluster of like labels.
+
+    Args:
+        vectors: [L, D] unit vectors of the labels, from the encoder before training.
+        counts: [L] training documents of each label.
+        config: Number of clusters and of private rows.
+        seed: Seed of the clustering.
+
+    Returns:
+        [L] the row of each label (``NO_VECTOR`` everywhere if ``clusters`` is 0) and the number of
+        rows. Shared rows come first.
+    """
+    labels = len(counts)
+    rows = np.full(labels, NO_VECTOR, np.int32)
+    if config.clusters == 0:
+        return rows, 0
+    frequent = np.argsort(-counts, kind="stable")[: config.private_labels]
+    frequent = np.sort(frequent[counts[frequent] >= config.private_min_count])
+    others = np.setdiff1d(np.arange(labels), frequent, assume_unique=True)
+    shared = 0
+    if len(others):
+        shared = min(config.clusters, max(1, len(others) // config.min_cluster_size))
+        rows[others] = balanced_clusters(
+            vectors[torch.from_numpy(others)],
+            shared,
+            seed=seed,
+            max_rounds=config.max_rounds,
+            tolerance=config.tolerance,
+        )
+    rows[frequent] = shared + np.arange(len(frequent), dtype=np.int32)
+    return rows, shared + len(frequent)
+
+
+class AuxiliaryVectors:
+    """The trained table A [K, D] and the map c from labels to its rows.
+
+    Args:
+        row_of_label: [L] row of each label.
+        rows: K; 0 makes ``augment`` plain normalisation (NGAME).
+        dim: D.
+        on_unit: Whether E(text) is normalised before the vector joins (the paper) or not.
+        generator: Source of the initial values (Xavier uniform).
+    """
+
+    def __init__(
+        self,
+        row_of_label: NDArray[np.int32],
+        rows: int,
+        dim: int,
+        *,
+        on_unit: bool,
+        generator: torch.Generator,
+    ) -> None:
+        self.row_of_label = torch.from_numpy(row_of_label.astype(np.int64))
+        self._on_unit = on_unit
+        table = torch.empty(rows, dim)
+        if rows:
+            nn.init.xavier_uniform_(table, generator=generator)
+        self.table = RowTable(table)
+
+    def augment(self, encoded: Tensor, labels: Tensor, *, training: bool) -> Tensor:
+        """Unit vectors z [U, D] of encoded label texts.
+
+        Args:
+            encoded: [U, D] the encoder's vectors of the labels' texts.
+            labels: [U] label rows.
+            training: Whether the auxiliary rows collect gradients.
+        """
+        base = nn.functional.normalize(encoded, dim=1) if self._on_unit else encoded
+        if len(self.table.weight):
+            rows = self.row_of_label[labels]
+            if training:
+                seen, place = torch.unique(rows, return_inverse=True)
+                base = base + self.table.gather(seen)[place]
+            else:
+                base = base + self.table.weight[rows]
+        return nn.functional.normalize(base, dim=1)
+
+    def step(self, rate: float) -> None:
+        """Update the rows that the last ``augment`` in training used."""
+        if len(self.table.weight):
+            self.table.step(rate)

@@ -1,0 +1,42 @@
+"""Labels that are the same item as a document: their texts are equal.
+
+In catalogues of related items a document is often itself a label. Such a label is the nearest one
+to its document by construction, yet hardly ever one of its labels, so it must not be taken for a
+hard negative. Whether predictions leave it out is decided by the training documents.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xcflow.catalogue.string_table import StringTable
+from xcflow.ragged import Ragged
+
+_BLOCK = 50_000
+_MIN_CASES = 20
+_MAX_SHARE = 0.01
+
+
+def same_item_labels(texts: StringTable, label_texts: StringTable) -> NDArray[np.int64]:
+    """[N] the label whose text equals each document's text, -1 where there is none."""
+    out = np.full(len(texts), -1, np.int64)
+    for start in range(0, len(texts), _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, len(texts)))
+        out[rows] = label_texts.find(texts.take(rows))
+    return out
+
+
+def never_itself(same_item: NDArray[np.int64], labels: Ragged) -> bool:
+    """Whether documents are practically never tagged with the label that is the same item.
+
+    Args:
+        same_item: [N] from ``same_item_labels``.
+        labels: N rows of true labels.
+
+    Returns:
+        True where at least 20 documents have such a label and at most 1% of them carry it.
+    """
+    cases = int((same_item >= 0).sum())
+    carried = int((labels.data == same_item[labels.row_ids()]).sum())
+    return cases >= _MIN_CASES and carried <= _MAX_SHARE * cases

@@ -1,0 +1,81 @@
+"""Tables of which a step touches few rows: token table, auxiliary vectors, classifiers.
+
+A step gathers the rows it needs into a small leaf tensor, lets autograd fill the leaf's dense
+gradient, and updates those rows only. No gradient of the table's size is ever made and nothing is
+coalesced; time and traffic of a step follow the rows in use.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class RowTable:
+    """A [R, D] table with Adam state for each row, updated only where a step looked.
+
+    Bias correction counts the updates of each row, not of the table, so that a row seen for the
+    first time late in training takes a step of the usual size.
+
+    Attributes:
+        weight: [R, D] float32 values.
+        first: [R, D] first moments.
+        second: [R] second moments, one for a row: the mean square of its gradient (a third of the
+            memory of Adam's state, and rare rows keep the direction of their gradient).
+        updates: [R] number of updates so far.
+    """
+
+    def __init__(
+        self, weight: Tensor, *, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
+    ) -> None:
+        self.weight = weight
+        self.first = torch.zeros_like(weight)
+        self.second = torch.zeros(len(weight))
+        self.updates = torch.zeros(len(weight))
+        self._betas = (beta1, beta2)
+        self._epsilon = epsilon
+        self._rows: Tensor | None = None
+        self._leaf: Tensor | None = None
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The leaf [U, D] of the given distinct rows, for one forward and backward pass."""
+        self._rows = rows
+        self._leaf = self.weight[rows].requires_grad_()
+        return self._leaf
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Update the gathered rows with Adam and the leaf's gradient.
+
+        Args:
+            rate: Learning rate of this step.
+        """
+        if self._leaf is None or self._rows is None or self._leaf.grad is None:
+            raise RuntimeError("step without gather and backward")
+        rows, gradient = self._rows, self._leaf.grad
+        beta1, beta2 = self._betas
+        updates = self.updates[rows] + 1.0
+        first = self.first[rows].mul_(beta1).add_(gradient, alpha=1.0 - beta1)
+        second = self.second[rows].mul_(beta2)
+        second.add_(gradient.square().mean(1), alpha=1.0 - beta2)
+        scale = second.div(1.0 - beta2**updates).sqrt_().add_(self._epsilon)
+        scale = rate / (scale * (1.0 - beta1**updates))
+        self.weight[rows] = torch.addcmul(self._leaf.detach(), first, scale[:, None], value=-1.0)
+        self.first[rows] = first
+        self.second[rows] = second
+        self.updates[rows] = updates
+        self._leaf = self._rows = None
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """Everything that a checkpoint must hold, under names that start with ``prefix``."""
+        return {
+            f"{prefix}.weight": self.weight,
+            f"{prefix}.first": self.first,
+            f"{prefix}.second": self.second,
+            f"{prefix}.updates": self.updates,
+        }
+
+    def restore(self, prefix: str, tensors: dict[str, Tensor]) -> None:
+        """Take back what ``tensors`` gave."""
+        for name in ("weight", "first", "second", "updates"):
+            getattr(self, name).copy_(tensors[f"{prefix}.{name}"])

@@ -1,0 +1,1 @@
+"""The predictor behind the command line, batch jobs and servers."""

@@ -1,0 +1,1 @@
+"""Module I and Module II: losses, row-sparse optimisers, loops, checkpoints."""
