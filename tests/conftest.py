@@ -1,0 +1,13 @@
+"""What every test needs: no word to the outside, and the same examples in every run."""
+
+import os
+
+import hypothesis
+
+# Read when the libraries are imported, so set before any of them is.
+os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("repeatable")
