@@ -47,7 +47,7 @@ class TfidfBaseline:
             np.full((len(texts), k), NO_LABEL, np.int32),
             np.full((len(texts), k), -np.inf, np.float32),
         )
-        if not self._has_words:
+        if not self._has_words or not texts:
             return best
         queries = self._vectoriser.transform(texts)
         for start, stop in self._blocks(queries):

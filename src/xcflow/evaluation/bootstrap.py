@@ -100,4 +100,6 @@ def _resampled_differences(
         sums[start : start + count] = weights.reshape(count, documents).astype(np.float64) @ terms
     numerators, denominators = np.hsplit(sums, 2)
     nothing = np.full_like(numerators, np.nan)
-    return np.divide(numerators, denominators, out=nothing, where=denominators > 0)
+    differences = np.divide(numerators, denominators, out=nothing, where=denominators > 0)
+    # Sums that cancel leave a rest of 1e-17 or so, which must not pass for a difference.
+    return np.asarray(differences.round(12))

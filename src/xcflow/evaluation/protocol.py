@@ -89,23 +89,24 @@ def blocks(dataset: Dataset, rows: NDArray[np.int64], size: int) -> Iterator[Blo
 
 
 def measure_models(
-    dataset: Dataset, rankers: Sequence[Ranker], config: EvaluationConfig, folder: Path
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    rankers: Sequence[Ranker],
+    config: EvaluationConfig,
+    folder: Path,
 ) -> dict[str, Any]:
     """Measure models on the test split and write the results of each document.
 
     Args:
         dataset: The data set; propensities and slices come from its whole training split.
+        rows: Rows of the test documents to measure on.
         rankers: The models.
         config: Depths, constants, size of a block.
         folder: The evaluation's folder, which gets ``per_document`` and ``labels``.
 
     Returns:
         The data's and models' part of ``metrics.json``.
-
-    Raises:
-        DataError: There is no document to measure on.
     """
-    rows = measured_rows(dataset, config.block_documents)
     counts = dataset.label_counts()
     measure = Measure.of_training(counts, len(dataset.train), config)
     names = _measure_blocks(dataset, rows, rankers, measure, config, folder)

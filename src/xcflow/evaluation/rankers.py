@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,6 +22,9 @@ class Voices(Protocol):
     def label_ids(self) -> StringTable:
         """Ids of the labels whose rows it answers with."""
 
+    def top_k(self, texts: Sequence[str], k: int) -> TopK:
+        """The ``k`` best labels by its main voice."""
+
     def top_k_voices(self, texts: Sequence[str], k: int) -> Mapping[str, TopK]:
         """The ``k`` best labels by each of its voices."""
 
@@ -34,25 +37,39 @@ class BundleRanker:
 
     Args:
         predictor: The loaded bundle.
+        digest: The identity of the bundle.
         label_ids: Ids of the data set's labels.
         names: Voice of the bundle -> name of the model in the evaluation; others stay silent.
-
-    Attributes:
-        unknown_labels: Number of the bundle's labels that the data set lacks.
-        missing_labels: Number of the data set's labels that the bundle lacks.
     """
 
-    def __init__(self, predictor: Voices, label_ids: StringTable, names: Mapping[str, str]) -> None:
-        self._predictor = predictor
+    def __init__(
+        self,
+        predictor: Voices,
+        digest: str,
+        label_ids: StringTable,
+        names: Mapping[str, str],
+    ) -> None:
+        self.predictor = predictor
+        self._digest = digest
         self._names = dict(names)
         self._rows = label_ids.find(predictor.label_ids.to_list()).astype(np.int32)
-        self.unknown_labels = int((self._rows < 0).sum())
-        self.missing_labels = len(label_ids) - (len(self._rows) - self.unknown_labels)
+        self._unknown = int((self._rows < 0).sum())
+        self._missing = len(label_ids) - (len(self._rows) - self._unknown)
+
+    def facts(self) -> dict[str, Any]:
+        """Which bundle it is, and how its labels and the data set's differ.
+
+        Predictions of ``unknown_labels`` were dropped; ``missing_labels`` it can never predict.
+        """
+        return {
+            "bundle": self._digest,
+            "unknown_labels": self._unknown,
+            "missing_labels": self._missing,
+        }
 
     def __call__(self, texts: Sequence[str], k: int) -> Mapping[str, TopK]:
         """The ``k`` best labels by each voice."""
-        wanted = k + min(self.unknown_labels, k)
-        voices = self._predictor.top_k_voices(texts, wanted)
+        voices = self.predictor.top_k_voices(texts, k + min(self._unknown, k))
         return {name: self._mapped(voices[voice], k) for voice, name in self._names.items()}
 
     def _mapped(self, top: TopK, k: int) -> TopK:

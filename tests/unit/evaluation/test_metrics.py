@@ -70,7 +70,7 @@ def padded(predictions, width):
 
 @given(cases())
 def test_every_metric_equals_the_slow_reference(case):
-    size, truth, predictions, counts, ks, width = case
+    _, truth, predictions, counts, ks, width = case
     counts = np.array(counts)
     measure = Measure.of_training(counts, 1000, EvaluationConfig(ks=ks))
     labels = padded(predictions, width)
@@ -86,7 +86,7 @@ def test_every_metric_equals_the_slow_reference(case):
 
 @given(cases())
 def test_slices_equal_the_slow_reference_and_add_up(case):
-    size, truth, predictions, counts, ks, width = case
+    _, truth, predictions, counts, ks, width = case
     measure = Measure.of_training(np.array(counts), 1000, EvaluationConfig(ks=ks))
     rows = [i for i, labels in enumerate(truth) if labels]
     if not rows:
@@ -102,9 +102,7 @@ def test_slices_equal_the_slow_reference_and_add_up(case):
         chosen = set(np.flatnonzero(measure.slice_of == index).tolist())
         for metric, value in summarise(truth_part, part, ks, name).items():
             parsed = MetricName.parse(metric)
-            expected = slow_metric(
-                parsed.kind, parsed.k, predictions, truth, measure.gains, chosen
-            )
+            expected = slow_metric(parsed.kind, parsed.k, predictions, truth, measure.gains, chosen)
             assert value == pytest.approx(expected, rel=1e-5, nan_ok=True), (name, metric)
             sums[metric] += value
         present = any(label in chosen for row in truth for label in row)
@@ -134,7 +132,9 @@ def test_filtered_pairs_leave_predictions_and_truth(case, data):
     filtered = [data.draw(st.lists(label, unique=True)) for _ in truth]
     removed = Ragged.from_rows(filtered)
     k = data.draw(st.integers(1, size))
-    top = TopK(padded(predictions, size), np.tile(-np.arange(size, dtype=np.float32), (len(truth), 1)))
+    top = TopK(
+        padded(predictions, size), np.tile(-np.arange(size, dtype=np.float32), (len(truth), 1))
+    )
 
     best = drop_filtered(top, removed, size, k)
     left = without(Ragged.from_rows(truth), removed, size)

@@ -1,0 +1,86 @@
+"""One evaluation: candidate, baselines and champion on the same test split, into one folder."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from xcflow.catalogue.dataset import Dataset
+from xcflow.config import EvaluationConfig
+from xcflow.evaluation.protocol import measure_models, measured_rows
+from xcflow.evaluation.rankers import BundleRanker, Ranker, Voices
+from xcflow.evaluation.result import CANDIDATE, CHAMPION, METRICS, TIMINGS
+
+SCHEMA_VERSION = 1
+LATENCY_K = 10
+WARM_UP_TEXTS = 5
+
+
+def evaluate(
+    dataset: Dataset,
+    candidate: BundleRanker,
+    champion: BundleRanker | None,
+    baselines: Sequence[Ranker],
+    config: EvaluationConfig,
+    folder: Path,
+) -> None:
+    """Measure models on the test split and write the figures.
+
+    Args:
+        dataset: The data set.
+        candidate: The model in question, by all its voices.
+        champion: What it would replace, if anything.
+        baselines: What it must beat.
+        config: How to measure.
+        folder: An empty folder to fill.
+
+    Raises:
+        DataError: No test document has a label.
+    """
+    start = time.monotonic()
+    rows = measured_rows(dataset, config.block_documents)
+    bundles = {CANDIDATE: candidate} | ({CHAMPION: champion} if champion else {})
+    measured = measure_models(dataset, rows, [*bundles.values(), *baselines], config, folder)
+    seconds = time.monotonic() - start
+    metrics = {
+        "schema_version": SCHEMA_VERSION,
+        "candidate": candidate.facts(),
+        "champion": champion.facts() if champion else None,
+        **measured,
+    }
+    texts = dataset.test.texts.take(rows[: config.latency_texts])
+    timings = {
+        "seconds": seconds,
+        "peak_memory_mb": peak_memory_mb(),
+        "latency_ms": {
+            name: latency(ranker.predictor, texts) for name, ranker in bundles.items() if texts
+        },
+    }
+    for name, tree in ((METRICS, metrics), (TIMINGS, timings)):
+        text = json.dumps(tree, indent=2, ensure_ascii=False)
+        (folder / name).write_text(text + "\n", encoding="utf-8")
+
+
+def latency(predictor: Voices, texts: Sequence[str]) -> dict[str, float]:
+    """Milliseconds that a predictor takes for the ten best labels of a single text."""
+    for text in texts[:WARM_UP_TEXTS]:
+        predictor.top_k([text], LATENCY_K)
+    times = []
+    for text in texts:
+        start = time.perf_counter()
+        predictor.top_k([text], LATENCY_K)
+        times.append(1000.0 * (time.perf_counter() - start))
+    p50, p99 = np.percentile(times, (50, 99)).tolist()
+    return {"p50": p50, "p99": p99, "mean": float(np.mean(times)), "texts": len(times)}
+
+
+def peak_memory_mb() -> float:
+    """The largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
