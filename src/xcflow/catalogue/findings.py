@@ -100,11 +100,20 @@ class Finding:
 
     @property
     def sentence(self) -> str:
-        """The finding in one line, with its first example."""
-        allowed = "none" if self.allowed == 0 else f"{self.allowed:.1%}"
+        """The finding in one line."""
         text = f"{self.check.title}: {self.count:,} of {self.total:,} {self.check.unit}"
-        text += f" ({self.share:.2%}, {allowed} allowed)" if self.total else ""
-        return text
+        if self.allowed == 0:
+            return f"{text} (none allowed)"
+        if self.allowed < 1:
+            return f"{text} ({percent(self.share)}, {percent(self.allowed)} allowed)"
+        return f"{text} ({percent(self.share)})"
+
+
+def percent(share: float) -> str:
+    """A share as a percentage that never shows a small one as none."""
+    if 0.0 < share < 0.0001:
+        return "< 0.01%"
+    return f"{100 * share:.3g}%"
 
 
 UNREADABLE_FILES = Check(
@@ -126,7 +135,7 @@ UNREADABLE_ROWS = Check(
     "unreadable_rows",
     "Rows that cannot be read",
     "rows",
-    "The row is left out.",
+    "Where the limit allows it, such a row is left out.",
     "Mend the lines named here: each must be one JSON object in UTF-8 with ids as strings.",
     "max_unreadable_rows",
 )
@@ -134,7 +143,7 @@ EMPTY_IDS = Check(
     "empty_ids",
     "Rows without an id",
     "rows",
-    "The row is left out: nothing could refer to it.",
+    "Nothing could refer to it. Where the limit allows it, such a row is left out.",
     "Give every label and document an id that stays the same over time.",
     "max_empty_ids",
 )
@@ -142,7 +151,7 @@ REPEATED_IDS = Check(
     "repeated_ids",
     "Rows whose id stood before in the same file",
     "rows",
-    "Only the first row of an id is kept.",
+    "Where the limit allows it, only the first row of an id is kept.",
     "Make ids unique; where a document was split over rows, join its labels in one row.",
     "max_repeated_ids",
 )

@@ -129,9 +129,10 @@ def _parse_into(chunk: Chunk, line: bytes, number: int, file: str, keys: tuple[s
         row = json.loads(line.decode())
         _check(row, keys)
     except UnicodeDecodeError as error:
-        reason = f"is not UTF-8: byte 0x{line[error.start]:02x} at position {error.start + 1}"
+        byte = f"0x{line[error.start]:02x}"
+        reason = f"is not UTF-8: byte {byte} at position {error.start + 1} of {len(line)}"
     except json.JSONDecodeError as error:
-        reason = f"is not JSON: {error.msg} at position {error.pos + 1} of {len(line)}"
+        reason = _json_fault(error)
     except (RecursionError, ValueError) as error:
         reason = str(error)
     else:
@@ -142,6 +143,13 @@ def _parse_into(chunk: Chunk, line: bytes, number: int, file: str, keys: tuple[s
         return
     excerpt = line[: 4 * EXCERPT_CHARS].decode(errors="replace")[:EXCERPT_CHARS]
     chunk.faults.append(Fault(file, number, reason, excerpt))
+
+
+def _json_fault(error: json.JSONDecodeError) -> str:
+    if error.pos >= len(error.doc) or error.msg.startswith("Unterminated string"):
+        return "ends before its JSON object does: the line was cut off"
+    message = error.msg[:1].lower() + error.msg[1:]
+    return f"is not JSON: {message} at character {error.pos + 1} of {len(error.doc)}"
 
 
 def _check(row: Any, keys: tuple[str, ...]) -> None:

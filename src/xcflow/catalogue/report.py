@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from xcflow.catalogue.findings import Finding, Status
+from xcflow.catalogue.findings import Finding, Status, percent
 from xcflow.catalogue.summary import Histogram, Summary
 
 JSON_NAME = "report.json"
@@ -89,7 +89,7 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters["number"] = lambda value: f"{value:,}"
-    environment.filters["figure"] = lambda value: f"{value:,.1f}"
+    environment.filters["figure"] = figure
     environment.filters["percent"] = percent
     charts = [chart(h) for h in report.summary.histograms] if report.summary else []
     findings = sorted(report.findings, key=lambda f: ORDER.index(f.status))
@@ -105,11 +105,9 @@ _VERDICTS: Mapping[Status, str] = {
 }
 
 
-def percent(share: float) -> str:
-    """A share as a percentage that never hides a small one as zero."""
-    if 0.0 < share < 0.0001:
-        return "< 0.01%"
-    return f"{share:.2%}" if share < 0.1 else f"{share:.1%}"
+def figure(value: float) -> str:
+    """A number with at most one decimal."""
+    return f"{value:,.1f}".removesuffix(".0")
 
 
 @dataclass(frozen=True)

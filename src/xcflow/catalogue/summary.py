@@ -103,7 +103,7 @@ def text_lengths(tokens: NDArray[np.int32]) -> Histogram:
     counts = np.bincount(np.minimum(tokens // width, bars - 1), minlength=bars)
     starts = [i * width for i in range(bars)]
     ranges = [str(a) if width == 1 else f"{a}–{a + width - 1}" for a in starts[:-1]]
-    ranges.append(f"{starts[-1]} and more")
+    ranges.append(f"{starts[-1]}+")
     title = "Training documents by length"
     return Histogram(title, "tokens of a document", tuple(ranges), tuple(counts.tolist()))
 

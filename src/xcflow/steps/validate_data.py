@@ -58,11 +58,12 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
             rejected, "report", config_digest=config_digest, inputs={"catalogue": digest}
         ) as folder:
             refusal.report.write(folder)
-        raise _error(refusal.report.findings, rejected / HTML_NAME) from None
+        raise _error(catalogue, refusal.report.findings, rejected / HTML_NAME) from None
     shutil.rmtree(rejected, ignore_errors=True)
     for finding in report.findings:
         if finding.status == "warning":
             log(f"warning: {finding.sentence}")
+    log(f"report on the catalogue: {output / HTML_NAME}")
 
 
 def _write_dataset(
@@ -113,13 +114,13 @@ def _report(ingest: Ingest, digest: str, findings: Sequence[Finding]) -> Report:
     return Report(files, digest, findings)
 
 
-def _error(findings: Sequence[Finding], page: Path) -> DataError:
+def _error(catalogue: Path, findings: Sequence[Finding], page: Path) -> DataError:
     """The first failed finding in one line, with its first example and where to read on."""
     first, *others = [finding for finding in findings if finding.status == "failed"]
-    more = f"; and {len(others)} other failed checks" if others else ""
-    reason = f"{first.sentence}{more}; see {page}"
+    more = f"; {len(others)} more failed" if others else ""
+    reason = f"{first.sentence}{more}; report: {page}"
     if not first.examples:
-        return DataError(reason)
+        return DataError(reason, catalogue)
     example = first.examples[0]
-    what = example.remark or f"{example.id!r}"
-    return DataError(f"{what} [{reason}]", example.file, example.line or None)
+    what = "; ".join(part for part in (example.remark, reason) if part)
+    return DataError(what, catalogue / example.file, example.line or None)

@@ -1,0 +1,77 @@
+"""The storage door on this machine; a real S3 server is asked in tests/service."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from xcflow import storage
+from xcflow.errors import StorageError
+
+
+def make_folder(path: Path, text: str = "x") -> Path:
+    (path / "deep").mkdir(parents=True)
+    (path / "deep" / "file").write_text(text)
+    return path
+
+
+def test_a_local_folder_is_read_where_it_stands(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "a folder")
+    assert storage.fetch(str(folder), tmp_path / "cache") == folder
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_missing_path_is_named(tmp_path: Path) -> None:
+    assert not storage.exists(tmp_path / "nothing")
+    with pytest.raises(StorageError, match=r"nothing: no such file or folder"):
+        storage.fetch(tmp_path / "nothing", tmp_path)
+
+
+def test_publishing_adds_and_replaces(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "target"
+    storage.publish(make_folder(tmp_path / "one", "old"), target)
+    (target / "kept").write_text("kept")
+    storage.publish(make_folder(tmp_path / "two", "new"), str(target))
+    assert (target / "deep" / "file").read_text() == "new"
+    assert (target / "kept").read_text() == "kept"
+    assert [path.name for path in target.parent.iterdir()] == ["target"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_unwritable_target_is_one_line(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "one")
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(StorageError, match=r"cannot be written: Permission denied"):
+        storage.publish(folder, tmp_path / "locked" / "target")
+
+
+def test_a_target_below_a_file_is_one_line(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "one")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be written"):
+        storage.publish(folder, tmp_path / "file" / "target")
+
+
+def test_no_credentials_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(StorageError, match=r"s3://bucket/x: no credentials: set AWS_ACCESS_KEY_ID"):
+        storage.fetch("s3://bucket/x", tmp_path / "cache")
+
+
+def test_an_unreachable_store_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(StorageError, match=r"s3://bucket/x: the store cannot be reached"):
+        storage.exists("s3://bucket/x")
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/x"])
+def test_a_key_cannot_lead_out_of_its_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(StorageError, match="leads out of its folder"):
+        storage._inside(tmp_path / "cache", name, f"prefix/{name}")
