@@ -28,6 +28,7 @@ from xcflow.errors import ArtifactError
 from xcflow.evaluation.bootstrap import Difference
 from xcflow.evaluation.comparison import compare
 from xcflow.evaluation.result import BASELINES, CANDIDATE, CHAMPION, Evaluation
+from xcflow.report.page import signed_points
 
 Verdict = Literal["PROMOTE", "HOLD", "REJECT"]
 Outcome = Literal["yes", "no", "cannot tell"]
@@ -143,11 +144,10 @@ def decide(evaluation: Evaluation, gate: GateConfig) -> Judgement:
         verdict = "REJECT"
     elif any(check.outcome == "cannot tell" for check in checks):
         verdict = "HOLD"
-    deciding = {"PROMOTE": "yes", "HOLD": "cannot tell", "REJECT": "no"}[verdict]
     champion = evaluation.metrics["champion"]
     return Judgement(
         verdict=verdict,
-        reasons=tuple(check.words for check in checks if check.outcome == deciding),
+        reasons=tuple(_reasons(verdict, checks, gate)),
         checks=checks,
         candidate=evaluation.metrics["candidate"]["bundle"],
         champion=champion["bundle"] if champion else "",
@@ -156,6 +156,18 @@ def decide(evaluation: Evaluation, gate: GateConfig) -> Judgement:
         documents=evaluation.documents,
         thresholds=gate,
     )
+
+
+def _reasons(verdict: Verdict, checks: tuple[Check, ...], gate: GateConfig) -> Iterator[str]:
+    """The answers that decided; where all are yes, those about secondary metrics in one line."""
+    if verdict != "PROMOTE":
+        deciding = "no" if verdict == "REJECT" else "cannot tell"
+        yield from (check.words for check in checks if check.outcome == deciding)
+        return
+    yield from (check.words for check in checks if check.question == "rises")
+    if gate.secondary:
+        margin = f"{100.0 * gate.margin:g} points"
+        yield f"Against none of them a fall beyond {margin}: {', '.join(gate.secondary)}."
 
 
 def _checks(evaluation: Evaluation, gate: GateConfig) -> Iterator[Check]:
@@ -238,6 +250,6 @@ def _sentence(
     side = "above" if change >= 0 else "below"
     return (
         f"{metric} is {100.0 * difference.a:.1f}, {abs(change):.1f} {side} {OPPONENTS[opponent]} "
-        f"({100.0 * difference.b:.1f}): {words} (at {100.0 * (1.0 - gate.alpha):g}% confidence "
-        f"at least {100.0 * difference.low:+.1f}, at most {100.0 * difference.high:+.1f})."
+        f"({100.0 * difference.b:.1f}): {words} ({100.0 * (1.0 - gate.alpha):g}% bounds "
+        f"{signed_points(difference.low)} and {signed_points(difference.high)})."
     )

@@ -8,8 +8,8 @@ from pathlib import Path
 from xcflow.artifact import writing
 from xcflow.config import Config
 from xcflow.evaluation import gate
-from xcflow.evaluation.report import REPORT, gate_page
-from xcflow.evaluation.result import Evaluation
+from xcflow.evaluation.report import gate_page
+from xcflow.evaluation.result import REPORT, Evaluation
 from xcflow.progress import log
 from xcflow.steps import STEPS
 

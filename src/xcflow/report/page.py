@@ -1,0 +1,33 @@
+"""Renders pages from templates with values escaped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def render(package: str, template: str, **values: Any) -> str:
+    """A page from a template of a package; it may extend ``base.html.j2`` of this one.
+
+    Args:
+        package: Package whose folder ``templates`` holds the template.
+        template: Name of the template.
+        values: What the template shows; texts are escaped.
+    """
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("xcflow.report")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = lambda value: f"{value:,}"
+    environment.filters["points"] = lambda value: f"{100 * value:.1f}"
+    environment.filters["signed_points"] = signed_points
+    return environment.get_template(template).render(**values)
+
+
+def signed_points(value: float) -> str:
+    """A difference of metrics between 0 and 1 in points, with a proper minus sign."""
+    return f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")

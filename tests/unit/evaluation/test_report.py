@@ -1,0 +1,152 @@
+"""The pages: self-contained, escaped, complete, and deterministic."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from xcflow.config import GateConfig
+from xcflow.evaluation.gate import decide
+from xcflow.evaluation.report import evaluation_page, gate_page
+from xcflow.report.charts import Series, bar_chart, figure, interval, line_chart, nice_ticks
+
+NASTY = '<script>alert("x")</script> & "quoted"'
+
+
+class Outside(HTMLParser):
+    """Collects scripts and references to anything but the page itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "script":
+            self.found.append(tag)
+        self.found += [f"{k}={v}" for k, v in attrs if k in ("src", "href", "srcset", "data")]
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def check(page: str) -> None:
+    parser = Outside()
+    parser.feed(page)
+    assert parser.found == []
+    assert "url(" not in page
+    assert "@import" not in page
+    assert "http" not in page
+
+
+@pytest.fixture(scope="module")
+def models(large_dataset, noisy):
+    return [noisy(large_dataset, accuracy, seed) for seed, accuracy in enumerate((0.6, 0.4, 0.2))]
+
+
+def test_the_evaluation_page_stands_alone_and_names_every_model(large_dataset, models, evaluated):
+    better, worse, poor = models
+    baselines = {"baseline_tfidf": poor, "baseline_untrained": poor}
+    evaluation = evaluated(large_dataset, better, worse, baselines, ks=(1, 3, 5, 10, 100))
+    judgement = decide(evaluation, GateConfig())
+    curves = {"train_encoder": {"train/loss": [[i, 1 / i] for i in range(1, 2000)]}}
+    page = evaluation_page(evaluation, curves, judgement)
+    check(page)
+    for words in (
+        "This model, fused",
+        "Champion",
+        "Label text by words",
+        "Untrained encoder",
+        "train_encoder: train/loss",
+        judgement.verdict,
+        f"{100 * evaluation.metrics['models']['fused']['PSP@5']:.1f}",
+        "Time to answer",
+    ):
+        assert words in page
+    assert page == evaluation_page(evaluation, curves, judgement)
+    assert len(page) < 300_000
+
+
+def test_texts_are_escaped(make_dataset, scripted, evaluated):
+    names = [NASTY, "b"]
+    dataset = make_dataset(names, [[0]], [[0], [1]])
+    texts = dataset.test.texts.to_list()
+    page = evaluation_page(evaluated(dataset, scripted(names, dict.fromkeys(texts, names))))
+    check(page)
+    assert "&lt;script&gt;alert" in page
+
+
+@pytest.mark.parametrize("ks", [(1,), (7,), (2, 50), (1, 3, 5, 10, 100)])
+def test_any_depths_and_a_model_alone_make_a_page(make_dataset, scripted, evaluated, ks):
+    dataset = make_dataset(["a", "b"], [[0]], [[0], [1]])
+    model = scripted(["a", "b"], {t: [] for t in dataset.test.texts.to_list()})
+    check(evaluation_page(evaluated(dataset, model, ks=ks)))
+
+
+def test_the_gate_page_shows_every_question(large_dataset, models, evaluated):
+    better, worse, poor = models
+    baselines = {"baseline_tfidf": poor, "baseline_untrained": poor}
+    judgement = decide(evaluated(large_dataset, worse, better, baselines), GateConfig())
+    page = gate_page(judgement)
+    check(page)
+    assert judgement.verdict == "REJECT"
+    assert page.count('<svg class="interval"') == len(judgement.checks) == 12
+    for reason in judgement.reasons:
+        assert reason in page
+
+
+def test_the_gate_page_without_any_figure(large_dataset, models, evaluated):
+    evaluation = evaluated(large_dataset, models[0], models[1], digests=("same", "same"))
+    page = gate_page(decide(evaluation, GateConfig()))
+    check(page)
+    assert "The candidate is the champion already." in page
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (0, 0), (0.31, 0.33), (-5, 5), (0, 1e-9), (3, 3), (0, 123456), (7, 9)]
+)
+def test_ticks_enclose_the_values_and_are_few(low, high):
+    ticks = nice_ticks(low, high)
+    assert ticks[0] <= low
+    assert ticks[-1] >= high
+    assert 2 <= len(ticks) <= 7
+    assert ticks == sorted(set(ticks))
+
+
+def test_charts_take_missing_single_and_equal_values():
+    line = line_chart(
+        [Series("a<b", "s1", [0, 1, 2], [float("nan"), 2.0, 2.0]), Series("c", "s2", [1], [2.0])],
+        x_ticks=[(0, "0"), (2, "2")],
+    )
+    assert "a&lt;b" in line
+    assert "nan" not in line
+    bars = bar_chart(["x"], [Series("a", "s1", [0], [float("nan")]), Series("b", "s2", [0], [0.0])])
+    assert "nan" not in bars
+    assert line_chart([], x_ticks=[(0, "")])
+    assert bar_chart([], [])
+
+
+def test_long_curves_are_thinned():
+    points = list(range(10_000))
+    chart = line_chart([Series("loss", "s1", points, points)], x_ticks=[])
+    path = re.search(r'points="([^"]*)"', chart)[1].split()
+    assert len(path) <= 400
+
+
+def test_an_interval_stays_inside_its_axis():
+    marks = [float(x) for x in re.findall(r'(?:x1|x2|cx)="([^"]*)"', interval(-9, 0.1, 9, 0.0, 1))]
+    assert min(marks) >= 4
+    assert max(marks) <= 176
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.12345, "0.1235"), (41.7, "41.7"), (1e6, "1e+06"), (12345.6, "12,346")],
+)
+def test_figures_are_readable(value, text):
+    assert figure(value) == text
