@@ -11,7 +11,8 @@ FINISHED = "FINISHED"
 FAILED = "FAILED"
 KILLED = "KILLED"
 
-# Verdicts of the gate.
+# Verdicts of the gate, and the file of its step that holds one.
+VERDICT_FILE = "verdict.json"
 PROMOTE = "PROMOTE"
 HOLD = "HOLD"
 REJECT = "REJECT"

@@ -122,7 +122,8 @@ class Registry:
         self,
         bundle: Path,
         *,
-        run: str,
+        candidate: str,
+        run: str | None,
         verdict: str,
         compared_with: str,
         reason: str,
@@ -133,7 +134,8 @@ class Registry:
 
         Args:
             bundle: The bundle's folder.
-            run: The run in MLflow that made it.
+            candidate: The digest of the bundle that the verdict is about.
+            run: The run in MLflow that made it, where one did.
             verdict: What the gate said.
             compared_with: The digest of the champion that the verdict is about, empty for none.
             reason: Why, in words.
@@ -144,9 +146,11 @@ class Registry:
             The move, None where the bundle is the champion already.
 
         Raises:
-            GateError: The verdict is not PROMOTE, or the champion is another by now.
+            GateError: The verdict is not PROMOTE, or the candidate or champion is another by now.
         """
         digest = read_manifest(bundle, BUNDLE, verify=True).digest
+        if digest != candidate:
+            raise GateError(f"{bundle}: the verdict is about another model ({candidate[:12]})")
         with self._lock():
             champion = self.champion()
             if champion and champion.digest == digest:
@@ -203,7 +207,9 @@ class Registry:
             found = self.tracker.client.search_model_versions(where, max_results=1)
         return self.version(str(found[0].version)) if found else None
 
-    def _register(self, bundle: Path, digest: str, run: str, tags: Mapping[str, str]) -> Version:
+    def _register(
+        self, bundle: Path, digest: str, run: str | None, tags: Mapping[str, str]
+    ) -> Version:
         """The version that holds the bundle, made where there is none, with the given tags."""
         client = self.tracker.client
         if known := self._registered(digest):

@@ -7,12 +7,12 @@ from typing import Any
 
 import mlflow
 import pandas as pd
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from xcflow.serving.predictor import Predictor
 
 
-class BestLabels(PythonModel):  # type: ignore[misc]
+class BestLabels(PythonModel):
     """Answers a column ``text`` with the columns ``labels`` (ids, best first) and ``scores``."""
 
     def load_context(self, context: PythonModelContext) -> None:

@@ -7,9 +7,9 @@ of a task and no part of a cache key.
 from __future__ import annotations
 
 import getpass
-import logging
 import os
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -115,15 +115,14 @@ class Tracker:
             self._log(run, params=flat(params), tags=everything)
         return run
 
-    def pipeline_run(self) -> str:
-        """The id of the run that this process belongs to.
+    def find_run(self, key: str) -> str:
+        """The id of a pipeline's run: the one that ``$MLFLOW_RUN_ID`` names, else that of ``key``.
 
         Raises:
             TrackingError: There is none.
         """
         if joined := os.environ.get(RUN_ID_VARIABLE):
             return joined
-        key = os.environ.get(names.RUN_KEY_VARIABLE, "")
         with self.trouble():
             run = self._find(key)
         if run is None:
@@ -177,14 +176,15 @@ class Tracker:
         """Record the identity of a data set, not its content."""
         with self.trouble():
             from mlflow.data.dataset_source_registry import resolve_dataset_source
-            from mlflow.data.meta_dataset import MetaDataset
             from mlflow.entities import Dataset, DatasetInput, InputTag
 
-            short = digest[:DIGEST_CHARS]
-            meta = MetaDataset(resolve_dataset_source(source), name=name, digest=short)
-            entity = Dataset.from_dictionary(meta.to_dict())
+            with warnings.catch_warnings():  # that a folder could be read in two ways
+                warnings.simplefilter("ignore")
+                origin = resolve_dataset_source(source)
+            kind = origin._get_source_type()
+            data = Dataset(name, digest[:DIGEST_CHARS], kind, origin.to_json())
             tag = InputTag("mlflow.data.context", context)
-            self.client.log_inputs(run, [DatasetInput(entity, [tag])])
+            self.client.log_inputs(run, [DatasetInput(data, [tag])])
 
     def log_folder(self, run: str, folder: Path, place: str) -> None:
         """Keep a folder or a file among the run's artifacts."""
@@ -194,20 +194,24 @@ class Tracker:
             else:
                 self.client.log_artifact(run, str(folder), place)
 
-    def log_model(self, run: str, bundle: Path, tags: Mapping[str, str]) -> str:
+    def log_model(self, run: str | None, bundle: Path, tags: Mapping[str, str]) -> str:
         """Keep a bundle as a models-from-code pyfunc; returns the id of the logged model."""
         with self.trouble(), TemporaryDirectory() as scratch:
+            from mlflow.entities import LoggedModelOutput
+
             local = Path(scratch) / "model"
             _save_pyfunc(bundle, local)
-            experiment = self.client.get_run(run).info.experiment_id
             model = self.client.create_logged_model(
-                experiment, name="model", source_run_id=run, tags=dict(tags), model_type="pyfunc"
+                self._experiment_id(),
+                name="model",
+                source_run_id=run,
+                tags=dict(tags),
+                model_type="pyfunc",
             )
             self.client.log_model_artifacts(model.model_id, str(local))
             self.client.finalize_logged_model(model.model_id, "READY")
-            from mlflow.entities import LoggedModelOutput
-
-            self.client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
+            if run:
+                self.client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
         return str(model.model_id)
 
     def find_model(self, digest: str) -> str | None:
@@ -297,8 +301,8 @@ def _client(uri: str) -> MlflowClient:
     # By default an absent server is asked for many minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    for noisy in ("mlflow", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         import mlflow
         from mlflow.tracking import MlflowClient
@@ -312,16 +316,20 @@ def _save_pyfunc(bundle: Path, folder: Path) -> None:
     import pandas as pd
     from mlflow import pyfunc
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
     from mlflow.types.schema import Array
 
-    outputs = [ColSpec(Array("string"), "labels"), ColSpec(Array("double"), "scores")]
+    inputs: list[ColSpec | TensorSpec] = [ColSpec("string", "text")]
+    outputs: list[ColSpec | TensorSpec] = [
+        ColSpec(Array("string"), "labels"),
+        ColSpec(Array("double"), "scores"),
+    ]
     pyfunc.save_model(
         folder,
         python_model=str(Path(__file__).with_name("pyfunc_model.py")),
         artifacts={"bundle": str(bundle)},
         signature=ModelSignature(
-            inputs=Schema([ColSpec("string", "text")]),
+            inputs=Schema(inputs),
             outputs=Schema(outputs),
             params=ParamSchema([ParamSpec("k", "long", 10)]),
         ),

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 from xcflow.artifact import read_manifest, writing
 from xcflow.config import Config
-from xcflow.errors import TrackingError
-from xcflow.home import Home
-from xcflow.registry.promotion import Registry
-from xcflow.registry.summary import read_json
-from xcflow.registry.tracking import Tracker
-from xcflow.steps.flow import VERDICT
+from xcflow.evaluation.gate import Judgement
+from xcflow.progress import log
+from xcflow.registry.names import RUN_KEY_VARIABLE
+from xcflow.registry.service import connected
 
 PROMOTION = "promotion.json"
 
@@ -23,24 +21,22 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     """Register ``inputs["bundle"]`` and move the alias; ``inputs["verdict"]`` must allow it.
 
     Raises:
-        GateError: The verdict is not PROMOTE, or is about another champion.
+        GateError: The verdict is not PROMOTE, or is about another candidate or champion.
     """
-    home = Home.at()
-    verdict = read_json(inputs["verdict"] / VERDICT)
+    judgement = Judgement.open(inputs["verdict"])
     digests = {name: read_manifest(folder).digest for name, folder in inputs.items()}
-    tracker = Tracker.at(config.tracking, home)
-    try:
-        run_id = tracker.pipeline_run()
-    except TrackingError:  # the step alone, outside a pipeline
-        run_id = ""
-    registry = Registry(tracker, config.tracking.model_name, home)
-    move = registry.promote(
-        inputs["bundle"],
-        run=run_id,
-        verdict=str(verdict["verdict"]),
-        compared_with=str(verdict["champion"]),
-        reason="; ".join(verdict["reasons"]),
-    )
+    with connected() as service:
+        move = service.call(
+            "promote",
+            model=config.tracking.model_name,
+            bundle=str(inputs["bundle"]),
+            candidate=judgement.candidate,
+            key=os.environ.get(RUN_KEY_VARIABLE, ""),
+            verdict=judgement.verdict,
+            compared_with=judgement.champion,
+            reason="; ".join(judgement.reasons),
+        )
     with writing(output, "promotion", inputs=digests) as folder:
-        text = json.dumps(asdict(move) if move else {}, indent=2, ensure_ascii=False)
+        text = json.dumps(move or {}, indent=2, ensure_ascii=False)
         (folder / PROMOTION).write_text(text + "\n", encoding="utf-8")
+    log(f"champion: version {move['version']}" if move else "the model is the champion already")

@@ -16,7 +16,7 @@ from xcflow.artifact import Manifest, read_manifest
 from xcflow.config import Config
 from xcflow.errors import DataError, XcflowError
 from xcflow.registry.names import RUN_KEY_VARIABLE
-from xcflow.registry.recorder import recorded
+from xcflow.registry.service import recorded
 from xcflow.registry.summary import step_metrics
 from xcflow.steps import STEPS, run_step
 
@@ -66,7 +66,7 @@ def run_task(
     """
     with one_line_errors():
         settings, folder = Config.from_json(config), Path(output.path)
-        with recorded(STEPS[name], settings, folder):
+        with recorded(name, json.loads(config), folder):
             run_step(name, settings, {key: Path(path) for key, path in inputs.items()}, folder)
         manifest = read_manifest(folder, STEPS[name].produces)
         _require_inputs(manifest, inputs, expected or {})

@@ -1,0 +1,150 @@
+"""What a pipeline asks of the tracking store, with plain values in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from xcflow.artifact import read_manifest
+from xcflow.home import Home
+from xcflow.registry import names, promotion
+from xcflow.registry.summary import METRICS, evaluation_metrics, read_json
+from xcflow.registry.tracking import Tracker
+
+
+def open_run(
+    tracker: Tracker,
+    name: str,
+    key: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+    dataset: Mapping[str, str],
+) -> str:
+    """Make or join the run of a pipeline; returns its id.
+
+    Args:
+        tracker: The tracking store.
+        name: What the run is called where it is made here.
+        key: By what the pipeline's tasks find it.
+        params: The configuration, nested.
+        tags: Facts to search runs by.
+        dataset: ``name``, ``digest`` and ``source`` of the catalogue.
+    """
+    run = tracker.open_run(name, key, params, tags)
+    tracker.log_dataset(run, dataset["name"], dataset["digest"], dataset["source"], "training")
+    return run
+
+
+def begin_step(tracker: Tracker, key: str, step: str, params: Mapping[str, Any]) -> str:
+    """Make the child run of a step that begins; returns its id."""
+    return tracker.start_step(tracker.find_run(key), step, params)
+
+
+def end_step(tracker: Tracker, run: str, status: str, folder: str, error: str) -> None:
+    """Close the child run of a step, with what stands in its folder, where it wrote one."""
+    if folder:
+        tracker.log_step(run, Path(folder))
+    tracker.end(run, status, error)
+
+
+def record_results(
+    tracker: Tracker,
+    name: str,
+    key: str,
+    params: Mapping[str, Any],
+    steps: Sequence[Mapping[str, Any]],
+) -> str:
+    """Record what came out of a pipeline; returns the run's id.
+
+    Steps that came from the cache get a child run too, so that each run is whole by itself.
+
+    Args:
+        tracker: The tracking store.
+        name: What the run is called where it is made here.
+        key: By what the pipeline's tasks find it.
+        params: The configuration, nested.
+        steps: ``name``, ``folder``, ``params`` and ``from_cache`` of each step.
+    """
+    run = tracker.open_run(name, key, params, {})
+    done = tracker.steps(run)
+    for step in steps:
+        if step["name"] not in done:
+            cached = bool(step["from_cache"])
+            child = tracker.start_step(run, step["name"], step["params"], cached=cached)
+            tracker.log_step(child, Path(step["folder"]))
+            tracker.end(child, names.FINISHED)
+    _record_outcome(tracker, run, {step["name"]: Path(step["folder"]) for step in steps})
+    return run
+
+
+def close_run(tracker: Tracker, key: str, succeeded: bool, error: str) -> str:
+    """Close a pipeline's run; returns why it failed, empty where it did not."""
+    run = tracker.find_run(key)
+    if succeeded:
+        tracker.end(run, names.FINISHED)
+        return ""
+    failed = [
+        f"{name}: {child.data.tags.get(names.ERROR, 'failed')}"
+        for name, child in tracker.steps(run).items()
+        if child.info.status in (names.FAILED, names.KILLED)
+    ]
+    reason = "; ".join(failed) or error
+    tracker.end(run, names.FAILED, reason)
+    return reason
+
+
+def find_champion(tracker: Tracker, model: str, candidate: str) -> str:
+    """The digest of the bundle that a candidate is to be compared with, empty where there is none.
+
+    Where the candidate is the champion already, that is what it was compared with when it was
+    promoted: the question, and so the cached answer, stays the same.
+    """
+    champion = promotion.Registry(tracker, model, Home.at()).champion()
+    if champion is None:
+        return ""
+    return champion.compared_with if champion.digest == candidate else champion.digest
+
+
+def fetch_bundle(tracker: Tracker, digest: str) -> str:
+    """The local folder of a registered bundle."""
+    return str(promotion.fetch_bundle(tracker, Home.at(), digest))
+
+
+def promote(
+    tracker: Tracker,
+    model: str,
+    bundle: str,
+    candidate: str,
+    key: str,
+    verdict: str,
+    compared_with: str,
+    reason: str,
+) -> dict[str, str] | None:
+    """Make a bundle the champion; returns the move, None where it is the champion already."""
+    move = promotion.Registry(tracker, model, Home.at()).promote(
+        Path(bundle),
+        candidate=candidate,
+        run=tracker.find_run(key) if key else None,
+        verdict=verdict,
+        compared_with=compared_with,
+        reason=reason,
+    )
+    return None if move is None else asdict(move)
+
+
+def _record_outcome(tracker: Tracker, run: str, folders: Mapping[str, Path]) -> None:
+    bundle, evaluation = folders["build_index"], folders["evaluate_model"]
+    digest = read_manifest(bundle, promotion.BUNDLE).digest
+    model = tracker.find_model(digest)
+    if model is None:
+        model = tracker.log_model(run, bundle, {names.BUNDLE_DIGEST: digest})
+    verdict = read_json(folders["gate_model"] / names.VERDICT_FILE)
+    tags = {names.VERDICT: str(verdict["verdict"]), names.BUNDLE_DIGEST: digest[:12]}
+    metrics = evaluation_metrics(read_json(evaluation / METRICS))
+    tracker.log_results(run, metrics, tags, model)
+    for name in ("validate_data", "evaluate_model", "gate_model"):
+        for report in sorted(folders[name].glob("*.html")):
+            tracker.log_folder(run, report, f"reports/{name}")
+    tracker.log_folder(run, evaluation, "evaluation")
