@@ -322,15 +322,24 @@ class FusionConfig:
         shortlist: Labels that each voice proposes for a document.
         neighbours: Training documents whose labels vote.
         neighbour_temperature: Of the softmax over the neighbours' similarities.
+        hidden: Hidden units of the network that ranks the proposals.
+        steps: Steps of its training on the validation split.
+        rate: Its learning rate.
+        decay: Its weight decay.
     """
 
     shortlist: int = 100
     neighbours: int = 50
     neighbour_temperature: float = 0.05
+    hidden: int = 32
+    steps: int = 300
+    rate: float = 0.03
+    decay: float = 1e-3
 
     def __post_init__(self) -> None:
         _require(self.shortlist >= 1, "fusion.shortlist must be at least 1")
         _require(self.neighbours >= 1, "fusion.neighbours must be at least 1")
+        _require(self.hidden >= 1, "fusion.hidden must be at least 1")
         _require(self.neighbour_temperature > 0.0, "fusion.neighbour_temperature must be above 0")
 
 

@@ -22,7 +22,9 @@ class DataError(XcflowError):
         line: The 1-based line, where known.
     """
 
-    def __init__(self, reason: str, file: Path | str | None = None, line: int | None = None) -> None:
+    def __init__(
+        self, reason: str, file: Path | str | None = None, line: int | None = None
+    ) -> None:
         where = "" if file is None else f"{file}: " if line is None else f"{file}, line {line}: "
         super().__init__(where + reason)
         self.reason = reason

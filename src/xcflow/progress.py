@@ -14,7 +14,8 @@ LINE_INTERVAL_S = 15.0
 class Advance(Protocol):
     """Called by a loop to report ``count`` finished units and an optional short remark."""
 
-    def __call__(self, count: int = 1, remark: str = "") -> None: ...
+    def __call__(self, count: int = 1, remark: str = "") -> None:  # noqa: D102
+        ...
 
 
 def log(message: str) -> None:
@@ -61,8 +62,9 @@ def _bar(title: str, total: int, unit: str) -> Iterator[Advance]:
             nonlocal done
             done += count
             rate = done / max(time.monotonic() - start, 1e-6)
-            fields = {"remark": remark} if remark else {}
-            bars.update(task, advance=count, rate=rate, **fields)
+            bars.update(task, advance=count, rate=rate)
+            if remark:
+                bars.update(task, remark=remark)
 
         yield advance
 

@@ -103,7 +103,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 if line := line.strip():
                     yield number, line
     except EOFError:
-        reason = "the gzip stream ends too early, the file was cut off: fetch it again"
+        reason = "the gzip stream ends too early, it was cut off or damaged: fetch the file again"
         raise DataError(reason, path, number + 1) from None
     except (gzip.BadGzipFile, zlib.error) as error:
         reason = f"the gzip stream is damaged ({error}): fetch the file again"

@@ -1,7 +1,7 @@
 """Bag of embeddings: the sum of a text's token vectors, then one residual block.
 
 The token table starts from a pre-trained transformer's input embeddings, so it needs no corpus of
-its own; a token that the transformer lacks starts at the mean of its pieces. Rare tokens start
+its own; a word that the transformer lacks starts at the sum of its pieces. Rare tokens start
 longer than frequent ones (a power of the inverse document frequency): in a plain sum the common
 words of a catalogue would drown the telling ones.
 """
@@ -36,6 +36,8 @@ class BagOfEmbeddings(Encoder):
         dropout: Dropout on the block's result, in training.
     """
 
+    KIND = "bag_of_embeddings"
+
     def __init__(self, table: Tensor, dropout: float) -> None:
         super().__init__()
         self.dim = table.shape[1]
@@ -52,16 +54,21 @@ class BagOfEmbeddings(Encoder):
         ids, starts = token_rows(tokens)
         if self.training:
             seen, ids = torch.unique(ids, return_inverse=True)
-            sums = _SumRows.apply(self.table.gather(seen), ids, starts)
+            sums = _sum_rows(self.table.gather(seen), ids, starts)
         else:
             sums = nn.functional.embedding_bag(ids, self.table.weight, starts, mode="sum")
         lengths = torch.from_numpy(tokens.lengths).clamp_min(1).float()
         vectors = sums * lengths.rsqrt()[:, None]
-        return self.dropout(vectors + self.residual(torch.relu(vectors)))
+        out: Tensor = self.dropout(vectors + self.residual(torch.relu(vectors)))
+        return out
 
     def sparse_step(self, rate: float) -> None:
         """Update the token rows of the last batch."""
         self.table.step(rate)
+
+    def settings(self) -> dict[str, Any]:
+        """The kind; all else is in the tensors."""
+        return {"kind": self.KIND}
 
     def state(self, *, training: bool) -> dict[str, Tensor]:
         """Table, residual block, and with ``training`` the table's moments."""
@@ -81,6 +88,12 @@ class BagOfEmbeddings(Encoder):
             self.table.weight.copy_(tensors["encoder.table.weight"])
 
 
+def _sum_rows(table: Tensor, ids: Tensor, starts: Tensor) -> Tensor:
+    """Sums [B, D] of table rows by text."""
+    sums: Tensor = _SumRows.apply(table, ids, starts)  # type: ignore[no-untyped-call]
+    return sums
+
+
 class _SumRows(torch.autograd.Function):
     """Sums of table rows by text. The backward pass is the same kernel on the transposed index.
 
@@ -89,13 +102,13 @@ class _SumRows(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, ids: Tensor, starts: Tensor) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, table: Tensor, ids: Tensor, starts: Tensor) -> Tensor:
         ctx.save_for_backward(ids, starts)
         ctx.rows = len(table)
         return nn.functional.embedding_bag(ids, table, starts, mode="sum")
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         ids, starts = ctx.saved_tensors
         ends = torch.cat([starts[1:], torch.tensor([len(ids)])])
         text_of = torch.repeat_interleave(torch.arange(len(starts)), ends - starts)
@@ -129,22 +142,24 @@ def initial_table(
     before.no_truncation()
     before.no_padding()
     after = Tokenizer.from_file(str(tokenizer_file))
-    added = [after.id_to_token(i) for i in range(len(table), after.get_vocab_size())]
-    if added:
-        pieces = before.encode_batch(added, add_special_tokens=False)
-        unknown = torch.zeros(table.shape[1])
-        means = [table[torch.tensor(p.ids)].mean(0) if p.ids else unknown for p in pieces]
-        table = torch.cat([table, torch.stack(means)])
     idf = np.log((texts + 1.0) / (document_frequency + 1.0)) + 1e-3
     scale = torch.from_numpy(idf**IDF_POWER).float()
-    table = table * (scale / scale.mean())[:, None]
-    return table / table.norm(dim=1).mean()
+    table = table * scale[: len(table), None]
+    added = [after.id_to_token(i) for i in range(len(table), after.get_vocab_size())]
+    if added:
+        # A word starts as the sum of its pieces, that is, as the text that it stands for.
+        pieces = before.encode_batch(added, add_special_tokens=False)
+        unknown = torch.zeros(table.shape[1])
+        sums = [table[torch.tensor(p.ids)].sum(0) if p.ids else unknown for p in pieces]
+        table = torch.cat([table, torch.stack(sums)])
+    scaled: Tensor = table / table.norm(dim=1).mean()
+    return scaled
 
 
 def _input_embeddings(folder: Path) -> Tensor:
     """The word embeddings of a transformer's weights file."""
     with safe_open(folder / "model.safetensors", framework="pt") as weights:
-        names = [n for n in weights.keys() if n.endswith("word_embeddings.weight")]
+        names = [n for n in weights.keys() if n.endswith("word_embeddings.weight")]  # noqa: SIM118
         if not names:
             raise ConfigError(f"{folder}/model.safetensors has no word_embeddings.weight")
         tensor: Tensor = weights.get_tensor(names[0]).float()

@@ -5,12 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from xcflow.progress import progress
 from xcflow.ragged import Ragged
 
 ENCODE_ROWS = 4096
@@ -34,6 +33,10 @@ class Encoder(nn.Module, ABC):
         """Update what the encoder trains outside autograd's parameters (its token table)."""
 
     @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What besides the tensors is needed to make the encoder again, as JSON values."""
+
+    @abstractmethod
     def state(self, *, training: bool) -> dict[str, Tensor]:
         """Tensors to save: weights, and with ``training`` the moments of its own tables."""
 
@@ -42,20 +45,18 @@ class Encoder(nn.Module, ABC):
         """Take back what ``state`` gave."""
 
     @torch.no_grad()
-    def encode(self, tokens: Ragged, *, title: str = "") -> Tensor:
-        """Unit vectors [N, D] float32 of many token rows, without dropout, in blocks.
+    def encode(self, tokens: Ragged, *, unit: bool = True) -> Tensor:
+        """Vectors [N, D] float32 of many token rows, without dropout, in blocks.
 
         Args:
             tokens: N rows.
-            title: Shows progress under this name.
+            unit: Whether the vectors are normalised.
         """
         out = torch.empty(len(tokens), self.dim)
-        with evaluating(self), progress(title, len(tokens), "texts") as advance:
+        with evaluating(self):
             for start, block in blocks(tokens, ENCODE_ROWS):
-                vectors = nn.functional.normalize(self(block).float(), dim=1)
-                out[start : start + len(block)] = vectors
-                advance(len(block))
-        return out
+                out[start : start + len(block)] = self(block)
+        return nn.functional.normalize(out, dim=1) if unit else out
 
 
 def blocks(tokens: Ragged, rows: int) -> Iterator[tuple[int, Ragged]]:
@@ -79,8 +80,3 @@ def token_rows(tokens: Ragged) -> tuple[Tensor, Tensor]:
     """Token ids [T] and row starts [B] as int64 tensors."""
     ids = torch.from_numpy(tokens.data.astype("int64"))
     return ids, torch.from_numpy(tokens.offsets[:-1].copy())
-
-
-def encoder_file(folder: Path) -> Path:
-    """The weights of an encoder inside a step's folder or a bundle."""
-    return folder / "encoder.safetensors"

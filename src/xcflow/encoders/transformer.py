@@ -27,18 +27,21 @@ class Transformer(Encoder):
 
     Args:
         model: A transformer without pooling layer.
-        cls_id: Token that opens a text.
-        sep_id: Token that closes it.
-        bf16: Whether matrix products run in bfloat16 (weights and results stay float32).
+        settings: ``architecture`` (the model's own configuration), ``cls_id`` and ``sep_id`` (the
+            tokens around a text), ``bf16`` (whether products run in bfloat16; weights and results
+            stay float32).
     """
 
-    def __init__(self, model: nn.Module, cls_id: int, sep_id: int, *, bf16: bool) -> None:
+    KIND = "transformer"
+
+    def __init__(self, model: nn.Module, settings: dict[str, Any]) -> None:
         super().__init__()
         self.model = model
+        self._settings = settings
         self.dim = int(model.config.hidden_size)  # type: ignore[union-attr, arg-type]
         self._limit = int(model.config.max_position_embeddings)  # type: ignore[union-attr, arg-type]
-        self._ends = (cls_id, sep_id)
-        self._bf16 = bf16
+        self._ends = (int(settings["cls_id"]), int(settings["sep_id"]))
+        self._bf16 = use_bf16(settings["bf16"])
 
     def forward(self, tokens: Ragged) -> Tensor:
         """Vectors [B, D] of a batch."""
@@ -77,6 +80,10 @@ class Transformer(Encoder):
     def sparse_step(self, rate: float) -> None:
         """All weights belong to autograd."""
 
+    def settings(self) -> dict[str, Any]:
+        """Architecture, special tokens, precision."""
+        return self._settings
+
     def state(self, *, training: bool) -> dict[str, Tensor]:
         """The weights."""
         return {f"encoder.{k}": v.contiguous() for k, v in self.model.state_dict().items()}
@@ -98,17 +105,13 @@ def _parts(lengths: np.ndarray[Any, Any], order: np.ndarray[Any, Any]) -> list[A
     return parts
 
 
-def build_transformer(config: EncoderConfig, *, pretrained: bool) -> Transformer:
-    """A transformer as configured.
-
-    Args:
-        config: Model, number of layers, precision.
-        pretrained: Load the pre-trained weights; otherwise the caller restores trained ones.
+def pretrained_transformer(config: EncoderConfig) -> Transformer:
+    """A transformer with its pre-trained weights, cut to the configured layers.
 
     Raises:
-        ConfigError: The model has fewer layers than asked for, or is of an unknown kind.
+        ConfigError: The model has fewer layers than asked for, or lacks a tensor.
     """
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig
 
     folder = model_folder(config.model)
     settings = AutoConfig.from_pretrained(str(folder))
@@ -118,11 +121,28 @@ def build_transformer(config: EncoderConfig, *, pretrained: bool) -> Transformer
             f"encoder.layers is {layers}, but {config.model} has {settings.num_hidden_layers}"
         )
     settings.num_hidden_layers = layers
-    model = AutoModel.from_config(settings, add_pooling_layer=False)
-    if pretrained:
-        _load_weights(model, folder)
     cls_id, sep_id = _special_ids(folder)
-    return Transformer(model.float(), cls_id, sep_id, bf16=use_bf16(config.bf16))
+    encoder = transformer_of(
+        {
+            "kind": Transformer.KIND,
+            "architecture": settings.to_dict(),
+            "cls_id": cls_id,
+            "sep_id": sep_id,
+            "bf16": config.bf16,
+        }
+    )
+    _load_weights(encoder.model, folder)
+    return encoder
+
+
+def transformer_of(settings: dict[str, Any]) -> Transformer:
+    """A transformer with arbitrary weights from what ``Transformer.settings`` gave."""
+    from transformers import AutoConfig, AutoModel
+
+    architecture = dict(settings["architecture"])
+    known = AutoConfig.for_model(architecture.pop("model_type"), **architecture)
+    model = AutoModel.from_config(known, add_pooling_layer=False)  # type: ignore[no-untyped-call]
+    return Transformer(model.float(), settings)
 
 
 def _load_weights(model: nn.Module, folder: Path) -> None:

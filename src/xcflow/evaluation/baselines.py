@@ -10,6 +10,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from xcflow.catalogue.dataset import Dataset
+from xcflow.config import EncoderConfig
+from xcflow.encoders.build import initial_encoder
+from xcflow.evaluation.rankers import Ranker
+from xcflow.progress import progress
+from xcflow.ragged import Ragged
+from xcflow.retrieval.exact import search
 from xcflow.topk import NO_LABEL, TopK
 
 # Scripts that put no space between words are cut into characters; elsewhere a word may be a single
@@ -18,6 +25,22 @@ _UNSPACED = r"\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _TOKEN = rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+"
 
 POSTINGS_PER_BLOCK = 8_000_000
+ENCODE_BLOCK = 5_000
+
+
+def baseline_rankers(dataset: Dataset, encoder: EncoderConfig) -> list[Ranker]:
+    """Both baselines, as rankers of an evaluation.
+
+    Args:
+        dataset: Its label texts are matched.
+        encoder: The encoder that the candidate was trained from.
+    """
+    tfidf = TfidfBaseline(dataset.labels.texts.to_list())
+    untrained = UntrainedBaseline(dataset, encoder)
+    return [
+        lambda queries, k: {"baseline_tfidf": tfidf.top_k(queries.texts, k)},
+        lambda queries, k: {"baseline_untrained": untrained.top_k(queries.tokens, k)},
+    ]
 
 
 class TfidfBaseline:
@@ -69,6 +92,29 @@ class TfidfBaseline:
             stop = max(stop, start + 1)
             yield start, stop
             start = stop
+
+
+class UntrainedBaseline:
+    """Labels ranked by the cosine of vectors from the encoder before training, searched exactly.
+
+    Args:
+        dataset: Its label texts are matched; its tokenizer made all tokens.
+        encoder: Which encoder.
+    """
+
+    def __init__(self, dataset: Dataset, encoder: EncoderConfig) -> None:
+        self._encoder = initial_encoder(encoder, dataset)
+        tokens = dataset.labels.tokens
+        self._labels = np.empty((len(tokens), self._encoder.dim), np.float32)
+        with progress("labels by the untrained encoder", len(tokens), "texts") as advance:
+            for start in range(0, len(tokens), ENCODE_BLOCK):
+                block = tokens.slice(start, min(start + ENCODE_BLOCK, len(tokens)))
+                self._labels[start : start + len(block)] = self._encoder.encode(block).numpy()
+                advance(len(block))
+
+    def top_k(self, tokens: Ragged, k: int) -> TopK:
+        """The ``k`` labels with the highest cosine."""
+        return search(self._encoder.encode(tokens).numpy(), self._labels, k)
 
 
 def best_of(

@@ -14,7 +14,7 @@ import numpy as np
 from xcflow.catalogue.dataset import Dataset
 from xcflow.config import EvaluationConfig
 from xcflow.evaluation.protocol import measure_models, measured_rows
-from xcflow.evaluation.rankers import BundleRanker, Ranker, Voices
+from xcflow.evaluation.rankers import BundleRanker, Ranker, VoicedPredictor
 from xcflow.evaluation.result import CANDIDATE, CHAMPION, METRICS, TIMINGS
 
 SCHEMA_VERSION = 1
@@ -67,7 +67,7 @@ def evaluate(
         (folder / name).write_text(text + "\n", encoding="utf-8")
 
 
-def latency(predictor: Voices, texts: Sequence[str]) -> dict[str, float]:
+def latency(predictor: VoicedPredictor, texts: Sequence[str]) -> dict[str, float]:
     """Milliseconds that a predictor takes for the ten best labels of a single text."""
     for text in texts[:WARM_UP_TEXTS]:
         predictor.top_k([text], LATENCY_K)

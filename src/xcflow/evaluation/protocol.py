@@ -23,7 +23,7 @@ from xcflow.catalogue.string_table import StringTableWriter
 from xcflow.config import EvaluationConfig
 from xcflow.errors import DataError
 from xcflow.evaluation.metrics import Measure, drop_filtered, without
-from xcflow.evaluation.rankers import Ranker
+from xcflow.evaluation.rankers import Queries, Ranker
 from xcflow.evaluation.ratios import slices_present, summarise
 from xcflow.evaluation.result import (
     DOCUMENT_IDS,
@@ -48,14 +48,14 @@ class Block(NamedTuple):
     Attributes:
         start: Number of the first among all such documents.
         rows: Their rows in the test split.
-        texts: Their texts.
+        queries: Their texts and tokens.
         truth: Their true labels without filtered pairs.
         filtered: The filtered pairs.
     """
 
     start: int
     rows: NDArray[np.int64]
-    texts: list[str]
+    queries: Queries
     truth: Ragged
     filtered: Ragged
 
@@ -85,7 +85,8 @@ def blocks(dataset: Dataset, rows: NDArray[np.int64], size: int) -> Iterator[Blo
         chosen = rows[start : start + size]
         filtered = dataset.test_filter.take(chosen)
         truth = without(dataset.test.labels.take(chosen), filtered, len(dataset.labels))
-        yield Block(start, chosen, dataset.test.texts.take(chosen), truth, filtered)
+        queries = Queries(dataset.test.texts.take(chosen), dataset.test.tokens.take(chosen))
+        yield Block(start, chosen, queries, truth, filtered)
 
 
 def measure_models(
@@ -157,12 +158,12 @@ def _measure_blocks(
     ):
         for block in blocks(dataset, rows, config.block_documents):
             ids.append_strings(dataset.test.ids.take(block.rows))
-            excerpts.append_strings([text[:EXCERPT_CHARACTERS] for text in block.texts])
+            excerpts.append_strings([text[:EXCERPT_CHARACTERS] for text in block.queries.texts])
             truth.append(block.truth)
             writer.add_truth(block.start, measure.truth(block.truth))
             names = []
             for ranker in rankers:
-                for name, top in ranker(block.texts, k).items():
+                for name, top in ranker(block.queries, k).items():
                     best = drop_filtered(top, block.filtered, measure.size, measure.depth)
                     part = measure.ranking(best.labels, block.truth)
                     writer.add_ranking(name, block.start, part, best)

@@ -1,21 +1,35 @@
-"""The models of an evaluation behind one signature: texts in, rows of the data set's labels out."""
+"""The models of an evaluation behind one signature: documents in, rows of labels out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from xcflow.catalogue.string_table import StringTable
+from xcflow.ragged import Ragged
 from xcflow.topk import NO_LABEL, TopK
 
-# (texts, k) -> name of a model -> its k best labels. A ranker may hold several models that share
+
+class Queries(NamedTuple):
+    """Documents to rank labels for.
+
+    Attributes:
+        texts: Their texts.
+        tokens: Their token ids in the data set.
+    """
+
+    texts: list[str]
+    tokens: Ragged
+
+
+# (queries, k) -> name of a model -> its k best labels. A ranker may hold several models that share
 # work; it always answers with the same names.
-Ranker = Callable[[Sequence[str], int], Mapping[str, TopK]]
+Ranker = Callable[[Queries, int], Mapping[str, TopK]]
 
 
-class Voices(Protocol):
+class VoicedPredictor(Protocol):
     """What an evaluation needs of a predictor."""
 
     @property
@@ -44,7 +58,7 @@ class BundleRanker:
 
     def __init__(
         self,
-        predictor: Voices,
+        predictor: VoicedPredictor,
         digest: str,
         label_ids: StringTable,
         names: Mapping[str, str],
@@ -67,9 +81,9 @@ class BundleRanker:
             "missing_labels": self._missing,
         }
 
-    def __call__(self, texts: Sequence[str], k: int) -> Mapping[str, TopK]:
+    def __call__(self, queries: Queries, k: int) -> Mapping[str, TopK]:
         """The ``k`` best labels by each voice."""
-        voices = self.predictor.top_k_voices(texts, k + min(self._unknown, k))
+        voices = self.predictor.top_k_voices(queries.texts, k + min(self._unknown, k))
         return {name: self._mapped(voices[voice], k) for voice, name in self._names.items()}
 
     def _mapped(self, top: TopK, k: int) -> TopK:

@@ -49,8 +49,10 @@ def balanced_clusters(
     last = np.full(1, clusters, np.int64)  # one past its last leaf
     while np.any(last - first > 1):
         middle = np.where(last - first > 1, (first + last + 1) // 2, last)
-        bounds = [_points_before(leaf, points, clusters) for leaf in (first, middle, last)]
-        order = _split_level(vectors, order, *bounds, rng, max_rounds, tolerance)
+        start, cut, stop = (
+            _points_before(leaf, points, clusters) for leaf in (first, middle, last)
+        )
+        order = _split_level(vectors, order, start, cut, stop, rng, max_rounds, tolerance)
         children = np.stack([first, middle, last], 1)
         first = children[:, :2].ravel()
         last = children[:, 1:].ravel()

@@ -18,12 +18,14 @@ _MIN_CASES = 20
 _MAX_SHARE = 0.01
 
 
-def same_item_labels(texts: StringTable, label_texts: StringTable) -> NDArray[np.int64]:
-    """[N] the label whose text equals each document's text, -1 where there is none."""
-    out = np.full(len(texts), -1, np.int64)
-    for start in range(0, len(texts), _BLOCK):
-        rows = np.arange(start, min(start + _BLOCK, len(texts)))
-        out[rows] = label_texts.find(texts.take(rows))
+def same_item_labels(
+    texts: StringTable, label_texts: StringTable, rows: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """[N] the label whose text equals that of each given document, -1 where there is none."""
+    out = np.full(len(rows), -1, np.int64)
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK]
+        out[start : start + len(block)] = label_texts.find(texts.take(block))
     return out
 
 

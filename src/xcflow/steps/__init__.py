@@ -6,6 +6,7 @@ A step reads folders (``inputs``) and the configuration and writes one folder (`
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -47,11 +48,11 @@ STEPS: dict[str, Step] = {
             (*_MODEL, "clustering", "module_one", "checkpoint"),
             "encoder",
         ),
-        Step("export_embeddings", ("dataset", "encoder"), _MODEL, "embeddings"),
+        Step("export_embeddings", ("dataset", "encoder"), (*_MODEL, "module_one"), "embeddings"),
         Step(
             "train_classifier",
             ("dataset", "embeddings"),
-            (*_MODEL, "module_two", "checkpoint"),
+            (*_MODEL, "module_two", "retrieval", "checkpoint"),
             "classifier",
         ),
         Step(
@@ -101,7 +102,6 @@ def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path
 def _use_threads(threads: int) -> None:
     """Give numeric libraries as many threads as the process may use; more only slow them down."""
     count = threads or len(os.sched_getaffinity(0))
-    os.environ["OMP_NUM_THREADS"] = str(count)
-    import torch
-
-    torch.set_num_threads(count)
+    os.environ["OMP_NUM_THREADS"] = str(count)  # torch heeds it when it is imported
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(count)

@@ -1,20 +1,23 @@
-"""Measure a bundle beside the baselines and, where there is one, the champion."""
+"""Seventh step: measure a bundle beside the baselines and, where there is one, the champion."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from xcflow.artifact import read_manifest, writing
+from xcflow.artifact import Manifest, writing
 from xcflow.catalogue.dataset import Dataset
-from xcflow.config import Config
-from xcflow.evaluation.baselines import baselines
+from xcflow.config import Config, EncoderConfig, build
+from xcflow.errors import DataError
+from xcflow.evaluation.baselines import baseline_rankers
 from xcflow.evaluation.evaluate import evaluate
 from xcflow.evaluation.rankers import BundleRanker
 from xcflow.evaluation.report import evaluation_page
 from xcflow.evaluation.result import CANDIDATE, CHAMPION, KIND, REPORT, Evaluation
+from xcflow.serving.bundle import CONFIG
 from xcflow.serving.predictor import Predictor
-from xcflow.steps import STEPS
+from xcflow.steps.provenance import provenance
 
 
 def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
@@ -24,24 +27,39 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     Nothing is chosen here: no figure of the test split flows back into a model.
 
     Raises:
-        DataError: No test document has a label.
+        DataError: No test document has a label, or the data set's tokens are not the encoder's.
     """
     dataset = Dataset.open(inputs["dataset"])
-    digests = {name: read_manifest(folder).digest for name, folder in inputs.items()}
     ids = dataset.labels.ids
-    predictor = Predictor.load(inputs["bundle"])
+    predictor, champion = Predictor.load(inputs["bundle"]), None
     voices = {voice: voice for voice in predictor.voices}
-    candidate, champion = BundleRanker(predictor, digests["bundle"], ids, voices), None
+    candidate = BundleRanker(predictor, predictor.manifest.digest, ids, voices)
     if "champion" in inputs:
         old = Predictor.load(inputs["champion"])
-        champion = BundleRanker(old, digests["champion"], ids, {CANDIDATE: CHAMPION})
-    with writing(
-        output,
-        KIND,
-        config_digest=config.digest(*STEPS["evaluate_model"].sections),
-        inputs=digests,
-    ) as folder:
-        others = baselines(dataset, inputs["bundle"])
-        evaluate(dataset, candidate, champion, others, config.evaluation, folder)
+        champion = BundleRanker(old, old.manifest.digest, ids, {CANDIDATE: CHAMPION})
+    encoder = _encoder_config(inputs["bundle"])
+    _require_tokens_of(encoder, predictor.manifest, dataset)
+    with writing(output, KIND, **provenance("evaluate_model", config, inputs)) as folder:
+        baselines = baseline_rankers(dataset, encoder)
+        evaluate(dataset, candidate, champion, baselines, config.evaluation, folder)
         page = evaluation_page(Evaluation.load(folder))
         (folder / REPORT).write_text(page, encoding="utf-8")
+
+
+def _encoder_config(bundle: Path) -> EncoderConfig:
+    """What the bundle's encoder was trained from."""
+    path = bundle / CONFIG
+    tree = json.loads(path.read_text(encoding="utf-8"))
+    return build(EncoderConfig, tree["encoder"], str(path))
+
+
+def _require_tokens_of(encoder: EncoderConfig, bundle: Manifest, dataset: Dataset) -> None:
+    """A transformer reads only the tokens of its own vocabulary; a bag learns any."""
+    name = dataset.tokenizer_file.name
+    same = bundle.files.get(name) == dataset.manifest.files.get(name)
+    if encoder.kind == "transformer" and not same:
+        raise DataError(
+            "was tokenised for another encoder than the model's: validate the catalogue with the "
+            "model's configuration",
+            dataset.path,
+        )

@@ -6,31 +6,18 @@ never as dense targets.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
+
+from xcflow.negatives.candidates import Candidates
 
 _NEVER = -1e4  # finite, so that a row without any negative gives no NaN
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Entries of a [B, U] block.
-
-    Attributes:
-        rows: [P] int64 document positions.
-        columns: [P] int64 candidate positions.
-    """
-
-    rows: Tensor
-    columns: Tensor
-
-
-def mask_pairs(scores: Tensor, *groups: Pairs) -> Tensor:
-    """A copy of ``scores`` in which the given entries can not be taken for negatives."""
+def negatives_only(scores: Tensor, candidates: Candidates) -> Tensor:
+    """A copy of a [B, U] block in which known pairs can not be taken for negatives."""
     known = torch.zeros(scores.shape, dtype=torch.bool)
-    for pairs in groups:
+    for pairs in (candidates.positives, candidates.ignored):
         known[pairs.rows, pairs.columns] = True
     return scores.masked_fill(known, _NEVER)
 
@@ -53,7 +40,7 @@ def hardest_triplet(
     mass e^0 (NGAME's code).
 
     Args:
-        negatives: [B, U] scores with known positives masked (``mask_pairs``).
+        negatives: [B, U] scores with known positives masked (``negatives_only``).
         positives: [P] scores of the positives.
         rows: [P] the document of each positive.
         hardest: Negatives that take part, at most; fewer where fewer candidates are.

@@ -1,0 +1,93 @@
+"""Encoders before training, written to a folder, and read back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from xcflow.catalogue.dataset import Dataset
+from xcflow.config import EncoderConfig
+from xcflow.encoders.bag import BagOfEmbeddings, initial_table
+from xcflow.encoders.base import Encoder
+from xcflow.encoders.transformer import Transformer, pretrained_transformer, transformer_of
+from xcflow.errors import ArtifactError
+from xcflow.ragged import Ragged
+
+_SETTINGS = "encoder.json"
+_WEIGHTS = "encoder.safetensors"
+_BLOCK = 100_000
+
+
+def initial_encoder(config: EncoderConfig, dataset: Dataset) -> Encoder:
+    """The encoder before training: pre-trained weights, nothing learned from the catalogue.
+
+    Args:
+        config: Which encoder.
+        dataset: Its tokenizer, and for a bag of embeddings how often tokens occur.
+    """
+    if config.kind == "transformer":
+        return pretrained_transformer(config)
+    vocabulary = Tokenizer.from_file(str(dataset.tokenizer_file)).get_vocab_size()
+    frequency = np.zeros(vocabulary, np.int64)
+    for tokens in (dataset.labels.tokens, dataset.train.tokens):
+        frequency += _document_frequency(tokens, vocabulary)
+    texts = len(dataset.labels) + len(dataset.train)
+    table = initial_table(config, dataset.tokenizer_file, frequency, texts)
+    return BagOfEmbeddings(table, config.dropout)
+
+
+def _document_frequency(tokens: Ragged, vocabulary: int) -> NDArray[np.int64]:
+    """[V] in how many rows each token stands."""
+    counts = np.zeros(vocabulary, np.int64)
+    for start in range(0, len(tokens), _BLOCK):
+        block = tokens.slice(start, min(start + _BLOCK, len(tokens)))
+        cells = np.unique(block.row_ids() * vocabulary + block.data.astype(np.int64))
+        counts += np.bincount(cells % vocabulary, minlength=vocabulary)
+    return counts
+
+
+def save_encoder(encoder: Encoder, folder: Path, extra: dict[str, Tensor] | None = None) -> None:
+    """Write an encoder's settings and weights.
+
+    Args:
+        encoder: A bag of embeddings or a transformer.
+        folder: An existing folder.
+        extra: More tensors for the same file.
+    """
+    text = json.dumps(encoder.settings(), indent=2, sort_keys=True)
+    (folder / _SETTINGS).write_text(text + "\n", encoding="utf-8")
+    tensors = encoder.state(training=False) | (extra or {})
+    save_file({name: value.contiguous() for name, value in tensors.items()}, folder / _WEIGHTS)
+
+
+def load_encoder(folder: Path) -> tuple[Encoder, dict[str, Tensor]]:
+    """Read what ``save_encoder`` wrote; needs neither a model hub nor the pre-trained weights.
+
+    Returns:
+        The encoder, in evaluation mode, and all tensors of the file.
+
+    Raises:
+        ArtifactError: The folder holds no encoder that this version knows.
+    """
+    try:
+        settings: dict[str, Any] = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+        tensors = load_file(folder / _WEIGHTS)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{folder}: holds no readable encoder: {error}") from error
+    encoder: Encoder
+    if settings["kind"] == Transformer.KIND:
+        encoder = transformer_of(settings)
+    elif settings["kind"] == BagOfEmbeddings.KIND:
+        encoder = BagOfEmbeddings(torch.empty_like(tensors["encoder.table.weight"]), dropout=0.0)
+    else:
+        raise ArtifactError(f"{folder}: unknown kind of encoder {settings['kind']!r}")
+    encoder.restore(tensors, training=False)
+    return encoder.eval(), tensors

@@ -1,0 +1,168 @@
+"""One score from three voices: encoder, classifiers, neighbouring documents.
+
+Each voice proposes labels and every proposal is scored by all three. A small network on a few
+features of a proposal ranks them: how much a voice is to be trusted depends on how often its label
+was seen, which no fixed weights express. It minimises, on the validation split alone, the softmax
+loss of each true label against the proposals that are not true: a ranking loss over just the lists
+that are ranked in use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xcflow.config import FusionConfig
+from xcflow.ragged import Ragged
+
+FEATURES = ("encoder", "classifier", "vote", "sqrt_vote", "log_count", "cold")
+
+
+@dataclass(frozen=True, eq=False)
+class Proposals:
+    """Proposed labels of N documents with the scores of each voice.
+
+    Attributes:
+        labels: N rows of label rows, rising.
+        encoder: [T] cosine of document and augmented label vector.
+        classifier: [T] cosine of document and classifier; the encoder's where there is none.
+        vote: [T] the neighbours' vote, 0 where no neighbour carries the label.
+    """
+
+    labels: Ragged
+    encoder: NDArray[np.float32]
+    classifier: NDArray[np.float32]
+    vote: NDArray[np.float32]
+
+    def features(self, counts: NDArray[np.int64]) -> NDArray[np.float32]:
+        """[T, F] in the order of ``FEATURES``.
+
+        Args:
+            counts: [L] documents of each label that the classifiers learned from.
+        """
+        seen = counts[self.labels.data]
+        columns = (
+            self.encoder,
+            self.classifier,
+            self.vote,
+            np.sqrt(self.vote),
+            np.log1p(seen),
+            seen == 0,
+        )
+        return np.stack([np.asarray(column, np.float32) for column in columns], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Fusion:
+    """score = w . tanh(A x + b) + v . x of standardised features x.
+
+    Only the order of a document's labels means something.
+
+    Attributes:
+        mean: [F] feature means on the validation split.
+        scale: [F] feature deviations.
+        hidden: [F, H] the matrix A, transposed.
+        bias: [H] b.
+        out: [H] w.
+        linear: [F] v.
+    """
+
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    hidden: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    out: NDArray[np.float32]
+    linear: NDArray[np.float32]
+
+    def score(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[T] fused scores of [T, F] features."""
+        x = (features - self.mean) / self.scale
+        bent = np.tanh(x @ self.hidden + self.bias) @ self.out
+        return np.asarray(bent + x @ self.linear, np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, for JSON."""
+        values = {name: np.asarray(value).tolist() for name, value in self.__dict__.items()}
+        return {"features": list(FEATURES), **values}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of ``to_dict``."""
+        return cls(
+            **{k: np.asarray(v, np.float32) for k, v in values.items() if k != "features"},
+        )
+
+
+def fit_fusion(
+    features: NDArray[np.float32],
+    proposals: Ragged,
+    truth: Ragged,
+    config: FusionConfig,
+    seed: int,
+) -> Fusion:
+    """Choose the weights on held-out documents.
+
+    Args:
+        features: [T, F] of the proposals.
+        proposals: N rows of proposed label rows.
+        truth: N rows of true label rows.
+        config: Width, steps and decay.
+        seed: Decides the start.
+    """
+    mean = features.mean(0) if len(features) else np.zeros(len(FEATURES), np.float32)
+    scale = (features.std(0) if len(features) else np.ones_like(mean)) + np.float32(1e-6)
+    x = torch.from_numpy((features - mean) / scale)
+    generator = torch.Generator().manual_seed(seed)
+    hidden = 0.3 * torch.randn(len(FEATURES), config.hidden, generator=generator)
+    # All voices count alike where nothing can be learned: no true label among the proposals.
+    linear = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
+    weights = [hidden, torch.zeros(config.hidden), torch.zeros(config.hidden), linear]
+    rows = torch.from_numpy(proposals.row_ids())
+    true = torch.from_numpy(_is_true(proposals, truth))
+    if bool(true.any()):
+        _minimise(weights, x, rows, true, len(proposals), config)
+    values = [np.asarray(weight.detach().numpy()) for weight in weights]
+    return Fusion(mean, scale, *values)
+
+
+def _minimise(
+    weights: list[Tensor],
+    x: Tensor,
+    rows: Tensor,
+    true: Tensor,
+    documents: int,
+    config: FusionConfig,
+) -> None:
+    """Full-batch Adam with decay: nothing is drawn, the result depends on data and start alone."""
+    hidden, bias, out, linear = (weight.requires_grad_() for weight in weights)
+    optimizer = torch.optim.AdamW(weights, lr=config.rate, weight_decay=config.decay)
+    for step in range(config.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = config.rate * (1.0 - step / config.steps)
+        scores = torch.tanh(x @ hidden + bias) @ out + x @ linear
+        loss = _list_loss(scores, rows, true, documents)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+def _list_loss(scores: Tensor, rows: Tensor, true: Tensor, documents: int) -> Tensor:
+    """Softmax loss of each true proposal against its document's false ones, a mean by document."""
+    top = torch.full((documents,), -1e9).scatter_reduce(0, rows, scores.detach(), "amax")
+    shares = torch.exp(scores - top[rows]) * ~true
+    against = torch.log(torch.zeros(documents).index_add(0, rows, shares) + 1e-9) + top
+    counts = torch.bincount(rows[true], minlength=documents)
+    losses = torch.nn.functional.softplus(against[rows[true]] - scores[true])
+    return (losses / counts[rows[true]]).sum() / (counts > 0).sum()
+
+
+def _is_true(proposals: Ragged, truth: Ragged) -> NDArray[np.bool_]:
+    """[T] whether each proposal is a true label of its document."""
+    size = int(max(proposals.data.max(initial=0), truth.data.max(initial=0))) + 1
+    wanted = truth.row_ids() * size + truth.data
+    return np.isin(proposals.row_ids() * size + proposals.data, wanted)

@@ -1,0 +1,114 @@
+"""Nearest vectors by inner product: exact for few vectors, approximate for many."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xcflow.config import RetrievalConfig
+from xcflow.retrieval.exact import search as exact_search
+from xcflow.topk import NO_LABEL, TopK
+
+Kind = Literal["flat", "hnsw", "ivf"]
+_IVF_SAMPLE = 64  # training vectors for each inverted list
+
+
+def index_kind(config: RetrievalConfig, vectors: int) -> Kind:
+    """The kind of index for a number of vectors: as configured, or by size."""
+    if config.index != "auto":
+        return config.index
+    if vectors <= config.flat_limit:
+        return "flat"
+    return "hnsw" if vectors <= config.hnsw_limit else "ivf"
+
+
+class VectorIndex:
+    """``M`` unit vectors that can be searched.
+
+    Attributes:
+        kind: ``flat`` reads the vectors themselves; ``hnsw`` and ``ivf`` use a faiss index.
+        vectors: [M, D] the vectors, possibly memory-mapped.
+    """
+
+    def __init__(self, vectors: NDArray[Any], kind: Kind, graph: Any = None) -> None:
+        self.vectors = vectors
+        self.kind: Kind = kind
+        self._graph = graph
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @classmethod
+    def build(cls, vectors: NDArray[Any], config: RetrievalConfig) -> VectorIndex:
+        """Build the index that the configuration asks for, the same bytes each time."""
+        kind = index_kind(config, len(vectors))
+        if kind == "flat":
+            return cls(vectors, kind)
+        import faiss
+
+        data = np.ascontiguousarray(vectors, np.float32)
+        graph = _hnsw(faiss, data, config) if kind == "hnsw" else _ivf(faiss, data, config)
+        return cls(vectors, kind, graph)
+
+    def search(self, queries: NDArray[np.float32], k: int) -> TopK:
+        """The ``k`` nearest of each query [N, D]; positions of vectors stand for labels."""
+        if self._graph is None:
+            return exact_search(queries, self.vectors, k)
+        found = min(k, len(self))
+        labels = np.full((len(queries), k), NO_LABEL, np.int32)
+        scores = np.full((len(queries), k), -np.inf, np.float32)
+        values, rows = self._graph.search(np.ascontiguousarray(queries, np.float32), found)
+        labels[:, :found] = rows
+        scores[:, :found] = np.where(rows >= 0, values, -np.inf)
+        return TopK(labels, scores)
+
+    def save(self, prefix: Path) -> None:
+        """Write ``<prefix>.npy`` and, where there is one, ``<prefix>.faiss``."""
+        np.save(f"{prefix}.npy", np.asarray(self.vectors))
+        if self._graph is not None:
+            import faiss
+
+            faiss.write_index(self._graph, f"{prefix}.faiss")
+
+    @classmethod
+    def load(cls, prefix: Path, kind: Kind) -> VectorIndex:
+        """Open what ``save`` wrote."""
+        vectors = np.load(f"{prefix}.npy", mmap_mode="r", allow_pickle=False)
+        if kind == "flat":
+            return cls(vectors, kind)
+        import faiss
+
+        return cls(vectors, kind, faiss.read_index(f"{prefix}.faiss"))
+
+
+def _hnsw(faiss: Any, data: NDArray[np.float32], config: RetrievalConfig) -> Any:
+    graph = faiss.IndexHNSWFlat(data.shape[1], config.hnsw_links, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction = config.hnsw_build
+    graph.hnsw.efSearch = config.hnsw_search
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)  # links depend on the order in which threads insert
+    try:
+        graph.add(data)
+    finally:
+        faiss.omp_set_num_threads(threads)
+    return graph
+
+
+def _ivf(faiss: Any, data: NDArray[np.float32], config: RetrievalConfig) -> Any:
+    lists = max(1, min(int(4 * len(data) ** 0.5), len(data) // _IVF_SAMPLE))
+    dim = data.shape[1]
+    graph = faiss.index_factory(dim, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
+    sample = np.random.default_rng(0).permutation(len(data))[: lists * _IVF_SAMPLE]
+    graph.train(data[np.sort(sample)])
+    graph.add(data)
+    graph.nprobe = max(1, round(config.ivf_probe * lists))
+    return graph
+
+
+def recall_at(found: TopK, exact: TopK) -> float:
+    """Share of the exact results that an index found, over all queries."""
+    hits = (found.labels[:, :, None] == exact.labels[:, None, :]) & (exact.labels >= 0)[:, None, :]
+    return float(hits.any(axis=1).sum() / max((exact.labels >= 0).sum(), 1))

@@ -1,0 +1,156 @@
+"""The vectors and indexes of a model, and what each voice says of a document vector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xcflow.ragged import Ragged
+from xcflow.retrieval.fusion import Proposals
+from xcflow.retrieval.index import Kind, VectorIndex
+from xcflow.retrieval.neighbours import vote
+from xcflow.topk import NO_LABEL, TopK
+
+
+@dataclass(frozen=True, eq=False)
+class Voices:
+    """Encoder side, classifiers and neighbouring documents.
+
+    Attributes:
+        labels: Augmented vectors of all L labels.
+        classifiers: Classifiers of the M labels in use.
+        in_use: [M] their label rows, rising.
+        documents: Vectors of the training documents.
+        document_labels: Label rows of each training document.
+        neighbours: Documents that vote.
+        temperature: Of the votes.
+    """
+
+    labels: VectorIndex
+    classifiers: VectorIndex
+    in_use: NDArray[np.int64]
+    documents: VectorIndex
+    document_labels: Ragged
+    neighbours: int
+    temperature: float
+
+    def by_encoder(self, queries: NDArray[np.float32], k: int) -> TopK:
+        """The labels whose vectors lie nearest."""
+        return self.labels.search(queries, k)
+
+    def by_classifier(self, queries: NDArray[np.float32], k: int) -> TopK:
+        """The labels whose classifiers answer loudest; labels not in use have none."""
+        found = self.classifiers.search(queries, k)
+        labels = np.where(found.labels == NO_LABEL, NO_LABEL, self.in_use[found.labels])
+        return TopK(labels.astype(np.int32), found.scores)
+
+    def by_neighbours(
+        self, queries: NDArray[np.float32], forbidden: NDArray[np.bool_] | None = None
+    ) -> tuple[Ragged, NDArray[np.float32]]:
+        """Votes of the nearest documents: N rows of label rows, and the votes of each.
+
+        Args:
+            queries: [N, D].
+            forbidden: [documents] which may not vote (those that are being asked about).
+        """
+        spare = 0 if forbidden is None else self.neighbours
+        near = self.documents.search(queries, self.neighbours + spare)
+        if forbidden is not None:
+            allowed = (near.labels != NO_LABEL) & ~forbidden[near.labels]
+            near = near.keep(allowed, self.neighbours)
+        return vote(near, self.document_labels, len(self.labels), self.temperature)
+
+    def propose(
+        self,
+        queries: NDArray[np.float32],
+        shortlist: int,
+        forbidden: NDArray[np.bool_] | None = None,
+    ) -> Proposals:
+        """What the voices propose, scored by all of them.
+
+        Args:
+            queries: [N, D] unit vectors.
+            shortlist: Labels that encoder and classifiers propose each.
+            forbidden: As in ``by_neighbours``.
+        """
+        size = len(self.labels)
+        voted, votes = self.by_neighbours(queries, forbidden)
+        vote_keys = voted.row_ids() * size + voted.data
+        asked = (self.by_encoder(queries, shortlist), self.by_classifier(queries, shortlist))
+        keys = np.unique(np.concatenate([vote_keys, *(_keys(top, size) for top in asked)]))
+        rows, labels = np.divmod(keys, size)
+        vote_of = np.zeros(len(keys), np.float32)
+        vote_of[np.searchsorted(keys, vote_keys)] = votes
+        return Proposals(
+            Ragged(labels.astype(np.int32), np.searchsorted(rows, np.arange(len(queries) + 1))),
+            _products(queries, rows, self.labels.vectors, labels),
+            self._classifier_scores(queries, rows, labels),
+            vote_of,
+        )
+
+    def _classifier_scores(
+        self, queries: NDArray[np.float32], rows: NDArray[np.int64], labels: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        place = np.searchsorted(self.in_use, labels).clip(max=len(self.in_use) - 1)
+        used = self.in_use[place] == labels
+        scores = _products(queries, rows, self.labels.vectors, labels)
+        scores[used] = _products(queries, rows[used], self.classifiers.vectors, place[used])
+        return scores
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write vectors and indexes; the result must be given to ``load``."""
+        self.labels.save(folder / "label_vectors")
+        self.classifiers.save(folder / "classifiers")
+        np.save(folder / "labels_in_use.npy", self.in_use)
+        self.documents.save(folder / "documents")
+        self.document_labels.save(folder / "document_labels")
+        return {
+            "label_index": self.labels.kind,
+            "classifier_index": self.classifiers.kind,
+            "document_index": self.documents.kind,
+            "neighbours": self.neighbours,
+            "neighbour_temperature": self.temperature,
+        }
+
+    @classmethod
+    def load(cls, folder: Path, settings: dict[str, Any]) -> Voices:
+        """Open what ``save`` wrote."""
+
+        def index(name: str, kind: Kind) -> VectorIndex:
+            return VectorIndex.load(folder / name, kind)
+
+        return cls(
+            labels=index("label_vectors", settings["label_index"]),
+            classifiers=index("classifiers", settings["classifier_index"]),
+            in_use=np.load(folder / "labels_in_use.npy", allow_pickle=False),
+            documents=index("documents", settings["document_index"]),
+            document_labels=Ragged.load(folder / "document_labels"),
+            neighbours=int(settings["neighbours"]),
+            temperature=float(settings["neighbour_temperature"]),
+        )
+
+
+def _keys(top: TopK, size: int) -> NDArray[np.int64]:
+    """Row * size + label of all results."""
+    keys = np.arange(len(top.labels))[:, None] * size + top.labels
+    return np.asarray(keys[top.labels != NO_LABEL])
+
+
+def _products(
+    queries: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    vectors: NDArray[Any],
+    places: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """[T] inner products of query ``rows[t]`` and vector ``places[t]``, in cache-sized blocks."""
+    out = np.empty(len(rows), np.float32)
+    block = 8192
+    for start in range(0, len(rows), block):
+        part = slice(start, start + block)
+        chosen = np.asarray(vectors[places[part]], np.float32)
+        np.einsum("td,td->t", queries[rows[part]], chosen, out=out[part])
+    return out

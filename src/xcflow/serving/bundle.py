@@ -1,0 +1,26 @@
+"""The model bundle: one folder with everything that a prediction needs. No pickle.
+
+``encoder.json`` and ``encoder.safetensors``, ``tokenizer.json``, ``labels/`` (ids and texts),
+vectors as npy with faiss files beside them, ``bundle.json`` (settings and fusion), ``config.json``
+(the configuration that the model was made with).
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from xcflow.catalogue.string_table import StringTable
+
+KIND = "bundle"
+SETTINGS = "bundle.json"
+CONFIG = "config.json"
+
+
+def label_map_sha256(ids: StringTable) -> str:
+    """The sha256 over all label ids in their order, which is the meaning of every label row."""
+    digest = hashlib.sha256()
+    for chunk in ids.chunks(50_000):
+        for label_id in chunk:
+            digest.update(label_id.encode())
+            digest.update(b"\n")
+    return digest.hexdigest()

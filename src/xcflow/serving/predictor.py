@@ -1,0 +1,158 @@
+"""The predictor: a bundle that answers texts with labels.
+
+One object stands behind the command line, batch jobs, servers and the registered model, so that
+all give the same answers. It needs neither the pipeline nor the tracking library.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from xcflow.artifact import Manifest, read_manifest
+from xcflow.catalogue.string_table import StringTable
+from xcflow.encoders.base import Encoder
+from xcflow.encoders.build import load_encoder
+from xcflow.errors import ArtifactError
+from xcflow.ragged import Ragged
+from xcflow.retrieval.fusion import Fusion, Proposals
+from xcflow.retrieval.voices import Voices
+from xcflow.serving.bundle import KIND, SETTINGS, label_map_sha256
+from xcflow.topk import NO_LABEL, TopK
+
+VOICES = ("fused", "encoder", "classifier", "neighbours")
+_BLOCK = 512  # texts encoded and scored at a time: bounds memory
+
+
+class Predictor:
+    """Answers texts with the best labels.
+
+    Attributes:
+        manifest: Description of the bundle.
+        label_ids: Stable id of each label row.
+        label_texts: Text of each label row.
+        voices: Names that ``voice`` arguments may take.
+    """
+
+    voices = VOICES
+
+    def __init__(self, folder: Path, manifest: Manifest, settings: dict[str, Any]) -> None:
+        self.manifest = manifest
+        self.label_ids = StringTable.load(folder / "labels" / "ids")
+        self.label_texts = StringTable.load(folder / "labels" / "texts")
+        self._settings = settings
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._encoder: Encoder = load_encoder(folder)[0]
+        self._voices = Voices.load(folder, settings["voices"])
+        self._fusion = Fusion.from_dict(settings["fusion"])
+        self._counts = np.load(folder / "label_counts.npy", allow_pickle=False)
+
+    @classmethod
+    def load(cls, bundle: Path, *, verify: bool = True) -> Predictor:
+        """Open a bundle.
+
+        Args:
+            bundle: The folder.
+            verify: Whether the sha256 of each file is checked first.
+
+        Raises:
+            ArtifactError: It is no bundle, was altered, or its label map is not the one it was
+                made with.
+        """
+        bundle = Path(bundle)
+        manifest = read_manifest(bundle, KIND, verify=verify)
+        settings = json.loads((bundle / SETTINGS).read_text(encoding="utf-8"))
+        predictor = cls(bundle, manifest, settings)
+        if label_map_sha256(predictor.label_ids) != manifest.meta["label_map_sha256"]:
+            raise ArtifactError(f"{bundle}: its labels are not those that it was trained with")
+        return predictor
+
+    def top_k(self, texts: Sequence[str], k: int, voice: str = "fused") -> TopK:
+        """The ``k`` best labels of each text.
+
+        Args:
+            texts: N texts.
+            k: Labels wanted; padded with ``NO_LABEL`` where there are fewer.
+            voice: One of ``voices``.
+
+        Raises:
+            ValueError: No such voice, or ``k`` is not positive.
+        """
+        if voice not in self.voices:
+            raise ValueError(f"no voice named {voice!r}: known are {', '.join(self.voices)}")
+        return self._answer(texts, k, (voice,))[voice]
+
+    def top_k_voices(self, texts: Sequence[str], k: int) -> Mapping[str, TopK]:
+        """The ``k`` best labels of each text by each voice, from one pass of the encoder."""
+        return self._answer(texts, k, self.voices)
+
+    def _answer(self, texts: Sequence[str], k: int, voices: Sequence[str]) -> dict[str, TopK]:
+        if k < 1:
+            raise ValueError(f"k must be at least 1, it is {k}")
+        parts: dict[str, list[TopK]] = {voice: [] for voice in voices}
+        for start in range(0, max(len(texts), 1), _BLOCK):
+            block = texts[start : start + _BLOCK]
+            vectors, same_item = self.embed(block), self._same_item(block)
+            for voice in voices:
+                top = self._rank(voice, vectors, k + 1)
+                parts[voice].append(top.keep(_allowed(top, same_item), k))
+        return {
+            voice: TopK(*(np.concatenate(arrays) for arrays in zip(*tops, strict=True)))
+            for voice, tops in parts.items()
+        }
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors [N, D] of texts."""
+        return np.asarray(self._encoder.encode(self._tokens(texts)).numpy())
+
+    def _tokens(self, texts: Sequence[str]) -> Ragged:
+        limit, unknown = self._settings["max_document_tokens"], self._settings["unknown_token"]
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return Ragged.from_rows([encoding.ids[:limit] or [unknown] for encoding in encodings])
+
+    def _same_item(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """[N] the label to leave out of each answer, -1 for none."""
+        if not self._settings["excludes_itself"]:
+            return np.full(len(texts), -1, np.int64)
+        return self.label_texts.find(texts)
+
+    def _rank(self, voice: str, vectors: NDArray[np.float32], k: int) -> TopK:
+        if voice == "encoder":
+            return self._voices.by_encoder(vectors, k)
+        if voice == "classifier":
+            return self._voices.by_classifier(vectors, k)
+        if voice == "neighbours":
+            return top_of_rows(*self._voices.by_neighbours(vectors), k)
+        shortlist = max(k, self._settings["shortlist"])
+        proposals: Proposals = self._voices.propose(vectors, shortlist)
+        scores = self._fusion.score(proposals.features(self._counts))
+        return top_of_rows(proposals.labels, scores, k)
+
+
+def top_of_rows(rows: Ragged, scores: NDArray[np.float32], k: int) -> TopK:
+    """The ``k`` best of each row; of equal scores the one that stands first.
+
+    Args:
+        rows: N rows of label rows.
+        scores: The score of each of ``rows.data``.
+        k: Width of the result.
+    """
+    row_ids = rows.row_ids()
+    order = np.lexsort((-scores, row_ids))
+    rank = np.arange(len(order)) - rows.offsets[row_ids]
+    best = rank < k
+    labels = np.full((len(rows), k), NO_LABEL, np.int32)
+    values = np.full((len(rows), k), -np.inf, np.float32)
+    labels[row_ids[best], rank[best]] = rows.data[order[best]]
+    values[row_ids[best], rank[best]] = scores[order[best]]
+    return TopK(labels, values)
+
+
+def _allowed(top: TopK, same_item: NDArray[np.int64]) -> NDArray[np.bool_]:
+    return np.asarray((top.labels != NO_LABEL) & (top.labels != same_item[:, None]))

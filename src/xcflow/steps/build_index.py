@@ -1,0 +1,152 @@
+"""Sixth step: indexes, their recall, the fusion of the voices; writes the model bundle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from xcflow.artifact import writing
+from xcflow.catalogue.dataset import Dataset
+from xcflow.config import Config, RetrievalConfig
+from xcflow.encoders.build import load_encoder, save_encoder
+from xcflow.progress import log, progress
+from xcflow.ragged import Ragged
+from xcflow.retrieval.exact import search
+from xcflow.retrieval.fusion import Fusion, fit_fusion
+from xcflow.retrieval.index import VectorIndex, recall_at
+from xcflow.retrieval.voices import Voices
+from xcflow.serving.bundle import CONFIG, KIND, SETTINGS, label_map_sha256
+from xcflow.steps.provenance import provenance
+from xcflow.training.data import Splits
+from xcflow.vectors import ShardedVectors
+
+_BLOCK = 512
+_DEPTH = 100
+
+
+def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
+    """Write the bundle."""
+    dataset = Dataset.open(inputs["dataset"])
+    splits = Splits.of(dataset)
+    vectors = ShardedVectors.open(inputs["embeddings"] / "documents")
+    voices, known = _voices(config, inputs, dataset, vectors)
+    queries = vectors.take(splits.validation.rows)
+    recall = _recall(voices, queries[: config.retrieval.recall_queries])
+    counts = dataset.label_counts(dataset.fit_rows)
+    forbidden = np.isin(known, splits.validation.rows)
+    fusion = _fit(config, voices, queries, splits, counts, forbidden)
+    meta = {
+        "label_map_sha256": label_map_sha256(dataset.labels.ids),
+        "labels": len(dataset.labels),
+        "labels_in_use": len(voices.in_use),
+        "encoder": config.encoder.kind,
+        "catalogue_digest": dataset.manifest.inputs.get("catalogue", ""),
+        "index_recall": recall,
+    }
+    with writing(output, KIND, **provenance("build_index", config, inputs), meta=meta) as folder:
+        settings = {
+            "voices": voices.save(folder),
+            "fusion": fusion.to_dict(),
+            "shortlist": config.fusion.shortlist,
+            "excludes_itself": splits.excludes_itself,
+            "max_document_tokens": config.data.max_document_tokens,
+            "unknown_token": _unknown_token(dataset),
+        }
+        _write_json(folder / SETTINGS, settings)
+        _write_json(folder / CONFIG, config.to_dict())
+        np.save(folder / "label_counts.npy", counts)
+        shutil.copyfile(dataset.tokenizer_file, folder / "tokenizer.json")
+        (folder / "labels").mkdir()
+        dataset.labels.ids.save(folder / "labels" / "ids")
+        dataset.labels.texts.save(folder / "labels" / "texts")
+        save_encoder(load_encoder(inputs["encoder"])[0], folder)
+
+
+def _voices(
+    config: Config, inputs: Mapping[str, Path], dataset: Dataset, vectors: ShardedVectors
+) -> tuple[Voices, NDArray[np.int64]]:
+    """The voices, and which training documents vote: all that have labels, held out ones too."""
+    known = np.union1d(dataset.fit_rows, dataset.validation_rows)
+    labels = ShardedVectors.open(inputs["embeddings"] / "labels").all()
+    classifiers = np.load(inputs["classifier"] / "classifiers.npy", allow_pickle=False)
+    return (
+        Voices(
+            labels=_index(labels, config.retrieval),
+            classifiers=_index(classifiers, config.retrieval),
+            in_use=np.load(inputs["classifier"] / "labels_in_use.npy", allow_pickle=False),
+            documents=_index(vectors.take(known), config.retrieval),
+            document_labels=dataset.train.labels.take(known),
+            neighbours=config.fusion.neighbours,
+            temperature=config.fusion.neighbour_temperature,
+        ),
+        known,
+    )
+
+
+def _index(vectors: NDArray[Any], config: RetrievalConfig) -> VectorIndex:
+    return VectorIndex.build(np.asarray(vectors, np.float32), config)
+
+
+def _recall(voices: Voices, queries: NDArray[np.float32]) -> dict[str, float]:
+    """Share of the exact 100 nearest that each index finds."""
+    recall = {}
+    for name in ("labels", "classifiers", "documents"):
+        index: VectorIndex = getattr(voices, name)
+        exact = search(queries, index.vectors, _DEPTH)
+        recall[name] = recall_at(index.search(queries, _DEPTH), exact)
+        log(f"index of {name}: {index.kind}, {len(index):,} vectors, recall {recall[name]:.3f}")
+    return recall
+
+
+def _fit(
+    config: Config,
+    voices: Voices,
+    queries: NDArray[np.float32],
+    splits: Splits,
+    counts: NDArray[np.int64],
+    forbidden: NDArray[np.bool_],
+) -> Fusion:
+    """Fit the fusion on the validation documents, which do not vote for themselves."""
+    features, labels = [], []
+    with progress("scoring validation documents", len(queries), "documents") as advance:
+        for start in range(0, len(queries), _BLOCK):
+            block = queries[start : start + _BLOCK]
+            proposals = voices.propose(block, config.fusion.shortlist, forbidden)
+            itself = splits.validation.same_item[start : start + len(block)]
+            kept = np.ones(len(proposals.labels.data), np.bool_)
+            if splits.excludes_itself:
+                kept = proposals.labels.data != itself[proposals.labels.row_ids()]
+            features.append(proposals.features(counts)[kept])
+            labels.append(_filtered(proposals.labels, kept))
+            advance(len(block))
+    joined = _concatenated(labels)
+    truth = splits.validation.labels
+    return fit_fusion(np.concatenate(features), joined, truth, config.fusion, config.run.seed)
+
+
+def _filtered(rows: Ragged, kept: NDArray[np.bool_]) -> Ragged:
+    before = np.concatenate([[0], np.cumsum(kept)])
+    return Ragged(rows.data[kept], before[rows.offsets])
+
+
+def _concatenated(parts: list[Ragged]) -> Ragged:
+    lengths = np.concatenate([part.lengths for part in parts])
+    return Ragged(
+        np.concatenate([part.data for part in parts]), np.concatenate([[0], np.cumsum(lengths)])
+    )
+
+
+def _unknown_token(dataset: Dataset) -> int:
+    unknown = Tokenizer.from_file(str(dataset.tokenizer_file)).token_to_id("[UNK]")
+    return int(unknown or 0)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")

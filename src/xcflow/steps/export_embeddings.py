@@ -1,0 +1,56 @@
+"""Fourth step: vectors of all training documents and augmented vectors of all labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xcflow.artifact import writing
+from xcflow.catalogue.dataset import Dataset
+from xcflow.config import Config
+from xcflow.encoders.base import Encoder
+from xcflow.encoders.build import load_encoder
+from xcflow.labels.auxiliary import AuxiliaryVectors
+from xcflow.progress import progress
+from xcflow.ragged import Ragged
+from xcflow.steps.provenance import provenance
+from xcflow.training.module_one import augmented_labels
+from xcflow.vectors import SHARD_ROWS, ShardedVectors
+
+
+def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
+    """Write ``documents/`` and ``labels/``: sharded float16 unit vectors."""
+    dataset = Dataset.open(inputs["dataset"])
+    encoder, tensors = load_encoder(inputs["encoder"])
+    row_of_label = np.load(inputs["encoder"] / "row_of_label.npy", allow_pickle=False)
+    auxiliary = AuxiliaryVectors(
+        row_of_label,
+        len(tensors["auxiliary.weight"]),
+        encoder.dim,
+        on_unit=config.module_one.auxiliary_on == "unit",
+        generator=torch.Generator(),
+    )
+    auxiliary.table.weight.copy_(tensors["auxiliary.weight"])
+    origin = provenance("export_embeddings", config, inputs)
+    with writing(output, "embeddings", **origin, meta={"dim": encoder.dim}) as folder:
+        ShardedVectors.write(folder / "documents", _documents(encoder, dataset.train.tokens))
+        labels = augmented_labels(encoder, auxiliary, dataset.labels.tokens)
+        ShardedVectors.write(folder / "labels", _shards(labels.numpy()))
+
+
+def _documents(encoder: Encoder, tokens: Ragged) -> Iterator[NDArray[Any]]:
+    with progress("embedding documents", len(tokens), "documents") as advance:
+        for start in range(0, len(tokens), SHARD_ROWS):
+            block = tokens.slice(start, min(start + SHARD_ROWS, len(tokens)))
+            yield encoder.encode(block).numpy()
+            advance(len(block))
+
+
+def _shards(vectors: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    for start in range(0, len(vectors), SHARD_ROWS):
+        yield vectors[start : start + SHARD_ROWS]

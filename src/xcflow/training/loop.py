@@ -1,0 +1,190 @@
+"""The loop that both modules share: epochs, schedule, validation, early stopping, checkpoints.
+
+Every random choice is drawn anew from (seed, epoch, step), so a loop that goes on from a
+checkpoint takes the same choices as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xcflow.progress import log, progress
+from xcflow.training.checkpoint import Checkpoint
+from xcflow.training.validation import SELECTION
+
+_LOSS_POINTS = 20  # points of the loss curve in an epoch
+
+
+class Trainee(Protocol):
+    """What is trained: the loop knows nothing of encoders and labels."""
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """The order of the documents in an epoch."""
+
+    def step(self, rows: NDArray[np.int64], rate: float, rng: np.random.Generator) -> float:
+        """Learn from a batch of documents at ``rate`` times the peak rates; returns the loss."""
+
+    def validate(self) -> dict[str, float]:
+        """Metrics on the validation split."""
+
+    def state(self, *, training: bool) -> dict[str, Tensor]:
+        """The tensors of the model, and with ``training`` all that the next step depends on."""
+
+    def restore(self, tensors: dict[str, Tensor], *, training: bool) -> None:
+        """Take back what ``state`` gave."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and in which steps.
+
+    Attributes:
+        title: Shown with the progress.
+        epochs: At most so many.
+        batch_size: Documents in a step, at most: an epoch is cut into equal steps.
+        warmup_steps: Linear warm-up, at most a tenth of all steps.
+        patience: Epochs without a better validation score before it stops.
+        seed: The run's seed.
+    """
+
+    title: str
+    epochs: int
+    batch_size: int
+    warmup_steps: int
+    patience: int
+    seed: int
+
+    def rate(self, step: int, steps: int) -> float:
+        """Share of the peak rate: linear warm-up, then linear to 0 at the last step."""
+        warmup = min(self.warmup_steps, steps // 10)
+        return min(1.0, (step + 1) / (warmup + 1)) * (1.0 - step / steps)
+
+
+@dataclass
+class Progress:
+    """Where a loop stands; plain values that a checkpoint keeps.
+
+    Attributes:
+        epoch: 0-based epoch.
+        step: Next step of the epoch.
+        series: Name of a curve -> [[step or epoch, value], ...].
+        best_epoch: Epoch of the best validation score, -1 for the untrained state.
+        best_score: That score.
+        recent: Losses since the last point of the curve.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    series: dict[str, list[list[float]]] = field(default_factory=dict)
+    best_epoch: int = -1
+    best_score: float = -1.0
+    recent: list[float] = field(default_factory=list)
+
+    def point(self, name: str, at: float, value: float) -> None:
+        """Add a point to a curve."""
+        self.series.setdefault(name, []).append([at, value])
+
+
+def train(trainee: Trainee, documents: int, plan: Plan, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Train until the plan ends or validation stops improving, and leave the best state.
+
+    Args:
+        trainee: What is trained.
+        documents: Number of training documents.
+        plan: How long.
+        checkpoint: Where to save and from where to go on.
+
+    Returns:
+        The history: ``series`` (curves), ``best_epoch``, ``epochs`` (run).
+    """
+    now = Progress()
+    order: NDArray[np.int64] | None = None
+    saved = checkpoint.load()
+    if saved is None:
+        best = {k: v.clone() for k, v in trainee.state(training=False).items()}
+        _validate(trainee, now, plan, epoch=-1)
+    else:
+        tensors, state = saved
+        now = Progress(**state)
+        trainee.restore(_part(tensors, "now."), training=True)
+        best = _part(tensors, "best.")
+        if "order" in tensors:
+            order = tensors["order"].numpy()
+        log(f"{plan.title}: going on from epoch {now.epoch + 1}, step {now.step + 1}")
+    while now.epoch < plan.epochs and now.epoch - now.best_epoch <= plan.patience:
+        if order is None:
+            order = trainee.order(now.epoch)
+        _run_epoch(trainee, documents, plan, checkpoint, now, order, best)
+        order = None
+        if _validate(trainee, now, plan, now.epoch):
+            best = {k: v.clone() for k, v in trainee.state(training=False).items()}
+        now.epoch, now.step = now.epoch + 1, 0
+        if checkpoint.due():
+            _save(trainee, checkpoint, now, None, best)
+    trainee.restore(best, training=False)
+    return {"series": now.series, "best_epoch": now.best_epoch, "epochs": now.epoch}
+
+
+def _run_epoch(
+    trainee: Trainee,
+    documents: int,
+    plan: Plan,
+    checkpoint: Checkpoint,
+    now: Progress,
+    order: NDArray[np.int64],
+    best: dict[str, Tensor],
+) -> None:
+    steps = -(-documents // plan.batch_size)
+    title = f"{plan.title}, epoch {now.epoch + 1} of {plan.epochs}"
+    with progress(title, documents, "documents") as advance:
+        while now.step < steps:
+            rows = order[now.step * documents // steps : (now.step + 1) * documents // steps]
+            rng = np.random.default_rng([plan.seed, now.epoch, now.step])
+            torch.manual_seed(int(rng.integers(2**62)))
+            at = now.epoch * steps + now.step
+            loss = trainee.step(rows, plan.rate(at, plan.epochs * steps), rng)
+            now.recent.append(loss)
+            now.step += 1
+            if now.step == steps or len(now.recent) >= max(1, steps // _LOSS_POINTS):
+                now.point("train/loss", at + 1, float(np.mean(now.recent)))
+                now.recent.clear()
+            advance(len(rows), f"loss {loss:.4f}")
+            if checkpoint.due():
+                _save(trainee, checkpoint, now, order, best)
+
+
+def _validate(trainee: Trainee, now: Progress, plan: Plan, epoch: int) -> bool:
+    """Measure, note and show; whether it is the best so far."""
+    metrics = trainee.validate()
+    for name, value in metrics.items():
+        now.point(f"validation/{name}", epoch + 1, value)
+    shown = "  ".join(f"{name} {100 * value:.1f}" for name, value in metrics.items())
+    log(f"{plan.title}, {'start' if epoch < 0 else f'epoch {epoch + 1}'}: validation {shown}")
+    if metrics[SELECTION] <= now.best_score:
+        return False
+    now.best_score, now.best_epoch = metrics[SELECTION], epoch
+    return True
+
+
+def _save(
+    trainee: Trainee,
+    checkpoint: Checkpoint,
+    now: Progress,
+    order: NDArray[np.int64] | None,
+    best: dict[str, Tensor],
+) -> None:
+    tensors = {f"now.{name}": value for name, value in trainee.state(training=True).items()}
+    tensors |= {f"best.{name}": value for name, value in best.items()}
+    if order is not None:
+        tensors["order"] = torch.from_numpy(order)
+    checkpoint.save(tensors, dict(now.__dict__))
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,0 +1,169 @@
+"""Module I: the shared encoder and the auxiliary vectors, trained on clustered batches.
+
+A document brings one of its labels, drawn uniformly; the labels of the other documents of the
+batch are its negatives, except those that are known to be true for it or are the document itself.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from xcflow.config import ModuleOneConfig
+from xcflow.encoders.base import Encoder
+from xcflow.labels.auxiliary import AuxiliaryVectors
+from xcflow.negatives.batches import Curriculum, DocumentMemory, document_order
+from xcflow.negatives.candidates import Candidates
+from xcflow.ragged import Ragged
+from xcflow.training.data import Splits, join
+from xcflow.training.losses import decoupled_softmax, hardest_triplet, negatives_only
+from xcflow.training.validation import Validation
+
+
+class ModuleOne:
+    """What the training loop needs of Module I.
+
+    Args:
+        encoder: Shared by documents and labels.
+        auxiliary: Joins the label side.
+        splits: Documents to learn from and to validate on.
+        label_tokens: Token rows of the L label texts.
+        config: Losses, rates, curriculum.
+        seed: The run's seed.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        auxiliary: AuxiliaryVectors,
+        splits: Splits,
+        label_tokens: Ragged,
+        config: ModuleOneConfig,
+        seed: int,
+    ) -> None:
+        self._encoder = encoder
+        self._auxiliary = auxiliary
+        self._fit = splits.fit
+        self._held_out = splits.validation
+        self._label_tokens = label_tokens
+        self._config = config
+        self._seed = seed
+        self._validation = Validation(splits)
+        self._memory = DocumentMemory(len(splits.fit), encoder.dim, config.memory_width, seed)
+        self._optimizer = _dense_optimizer(encoder, config)
+        encoder.train()
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Clustered by what the encoder said in the epoch before, once the curriculum says so."""
+        config = self._config
+        curriculum = Curriculum(config.cluster_from_epoch, config.cluster_size, config.double_every)
+        memory = self._memory.vectors if epoch > 0 else None
+        return document_order(epoch, memory, len(self._fit), curriculum, self._seed)
+
+    def step(self, rows: NDArray[np.int64], rate: float, rng: np.random.Generator) -> float:
+        """One batch: encode, score, update."""
+        truth = self._fit.labels.take(rows)
+        drawn = draw_one(truth, rng)
+        candidates = Candidates.shared(drawn, truth, self._fit.same_item[rows])
+        encoded = self._encoder(join(self._fit.tokens(rows), self._labels(candidates)))
+        documents = nn.functional.normalize(encoded[: len(rows)], dim=1)
+        labels = self._auxiliary.augment(
+            encoded[len(rows) :], torch.from_numpy(candidates.labels), training=True
+        )
+        loss = self._loss(documents @ labels.T, candidates, drawn)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate * self._config.dense_learning_rate
+        self._optimizer.step()
+        self._encoder.sparse_step(rate * self._config.learning_rate)
+        self._auxiliary.step(rate * self._config.learning_rate)
+        self._memory.put(rows, documents)
+        return loss.item()
+
+    def _labels(self, candidates: Candidates) -> Ragged:
+        return self._label_tokens.take(candidates.labels)
+
+    def _loss(self, scores: Tensor, candidates: Candidates, drawn: NDArray[np.int64]) -> Tensor:
+        negatives = negatives_only(scores, candidates)
+        rows = torch.arange(len(drawn))
+        columns = torch.from_numpy(np.searchsorted(candidates.labels, drawn))
+        positives = scores[rows, columns]
+        loss = self._ranking_loss(negatives, positives, rows).mean()
+        if self._config.two_way:
+            loss = 0.5 * (loss + self._ranking_loss(negatives.T, positives, columns).mean())
+        return loss
+
+    def _ranking_loss(self, negatives: Tensor, positives: Tensor, rows: Tensor) -> Tensor:
+        config = self._config
+        if config.loss == "softmax":
+            return decoupled_softmax(negatives, positives, rows, temperature=config.temperature)
+        return hardest_triplet(
+            negatives,
+            positives,
+            rows,
+            hardest=config.hardest,
+            margin=config.margin,
+            temperature=config.temperature,
+            keep_zero_hinge=config.keep_zero_hinge,
+        )
+
+    def label_vectors(self) -> Tensor:
+        """Augmented unit vectors z [L, D] of all labels."""
+        return augmented_labels(self._encoder, self._auxiliary, self._label_tokens)
+
+    def validate(self) -> dict[str, float]:
+        """Metrics of the encoder alone."""
+        documents = self._encoder.encode(self._held_out.tokens())
+        return self._validation.of_vectors(documents, self.label_vectors())
+
+    def state(self, *, training: bool) -> dict[str, Tensor]:
+        """Encoder and auxiliary vectors; with ``training`` also moments and document memory."""
+        tensors = self._encoder.state(training=training)
+        if not training:
+            return tensors | {"auxiliary.weight": self._auxiliary.table.weight}
+        tensors |= self._auxiliary.table.tensors("auxiliary")
+        tensors["memory"] = self._memory.vectors
+        for number, moments in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{name}": v for name, v in moments.items()}
+        return tensors
+
+    def restore(self, tensors: dict[str, Tensor], *, training: bool) -> None:
+        """Take back what ``state`` gave."""
+        self._encoder.restore(tensors, training=training)
+        self._auxiliary.table.weight.copy_(tensors["auxiliary.weight"])
+        if not training:
+            return
+        self._auxiliary.table.restore("auxiliary", tensors)
+        self._memory.vectors.copy_(tensors["memory"])
+        state = self._optimizer.state_dict()
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, number, key = name.split(".")
+                moments.setdefault(int(number), {})[key] = value
+        self._optimizer.load_state_dict({**state, "state": moments})
+
+
+def augmented_labels(encoder: Encoder, auxiliary: AuxiliaryVectors, tokens: Ragged) -> Tensor:
+    """Unit vectors z [L, D] of label texts with their auxiliary vectors, without gradients."""
+    vectors = encoder.encode(tokens, unit=False)
+    return auxiliary.augment(vectors, torch.arange(len(tokens)), training=False)
+
+
+def draw_one(truth: Ragged, rng: np.random.Generator) -> NDArray[np.int64]:
+    """[B] one value of each row (none empty), drawn uniformly."""
+    places = truth.offsets[:-1] + (rng.random(len(truth)) * truth.lengths).astype(np.int64)
+    return np.asarray(truth.data[places], np.int64)
+
+
+def _dense_optimizer(encoder: Encoder, config: ModuleOneConfig) -> torch.optim.AdamW:
+    decayed = [p for p in encoder.parameters() if p.ndim > 1]
+    others = [p for p in encoder.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.dense_learning_rate, eps=1e-6)

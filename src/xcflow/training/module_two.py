@@ -1,0 +1,162 @@
+"""Module II: one classifier for each label in use, on document vectors that no longer change.
+
+Classifiers start at the augmented label vectors. Candidates of a batch are the labels of all its
+documents, joined by labels that the classifiers of a few epochs ago took for right (mined by
+nearest-neighbour search). A document weighs the same however many labels it has.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from xcflow.config import ModuleTwoConfig, RetrievalConfig
+from xcflow.labels.clustering import balanced_clusters
+from xcflow.negatives.candidates import Candidates
+from xcflow.negatives.mining import mine
+from xcflow.ragged import Ragged
+from xcflow.row_table import RowTable
+from xcflow.topk import NO_LABEL
+from xcflow.training.data import Splits
+from xcflow.training.losses import (
+    decoupled_softmax,
+    hardest_triplet,
+    mean_by_document,
+    negatives_only,
+)
+from xcflow.training.validation import Validation
+from xcflow.vectors import ShardedVectors
+
+
+class ModuleTwo:
+    """What the training loop needs of Module II.
+
+    Args:
+        documents: Unit vectors of all training documents, held out ones too.
+        labels: [L, D] augmented unit vectors of all labels.
+        used: [M] rows of the labels in use, rising; only they get a classifier.
+        splits: Documents to learn from and to validate on.
+        config: Loss, rates, negatives.
+        retrieval: How labels are searched when negatives are mined.
+        seed: The run's seed.
+    """
+
+    def __init__(
+        self,
+        documents: ShardedVectors,
+        labels: ShardedVectors,
+        used: NDArray[np.int64],
+        splits: Splits,
+        config: ModuleTwoConfig,
+        retrieval: RetrievalConfig,
+        seed: int,
+    ) -> None:
+        self._documents = documents
+        self._held_out = torch.from_numpy(documents.take(splits.validation.rows))
+        self._labels = labels
+        self._fit = splits.fit
+        # Classifiers are numbered by their place among the labels in use.
+        self._truth = Ragged(
+            np.searchsorted(used, splits.fit.labels.data), splits.fit.labels.offsets
+        )
+        place = np.searchsorted(used, splits.fit.same_item).clip(max=len(used) - 1)
+        self._same_item = np.where(used[place] == splits.fit.same_item, place, -1)
+        self._used = used
+        self._config = config
+        self._retrieval = retrieval
+        self._seed = seed
+        self._validation = Validation(splits)
+        self.table = RowTable(torch.from_numpy(labels.take(used)))
+        self._mined = np.empty((0, 0), np.int32)
+        self._dropout = nn.Dropout(config.dropout)
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Clusters of like documents, shuffled; mines negatives where the epoch asks for it."""
+        config = self._config
+        since = epoch - config.mine_from_epoch
+        if config.mined and since >= 0 and since % config.mine_every == 0:
+            self._mined = mine(
+                self._documents,
+                self._fit.rows,
+                self.classifiers().numpy(),
+                config.mined,
+                self._retrieval,
+            )
+        rng = np.random.default_rng([self._seed, epoch])
+        clusters = max(1, len(self._fit) // config.cluster_size)
+        if config.cluster_size == 1 or clusters == 1:
+            return rng.permutation(len(self._fit))
+        members = self._document_clusters(clusters)
+        return np.lexsort((rng.random(len(members)), rng.permutation(clusters)[members]))
+
+    def _document_clusters(self, clusters: int) -> NDArray[np.int32]:
+        vectors = torch.from_numpy(self._documents.take(self._fit.rows))
+        return balanced_clusters(vectors, clusters, seed=self._seed, max_rounds=4, tolerance=1e-3)
+
+    def step(self, rows: NDArray[np.int64], rate: float, rng: np.random.Generator) -> float:
+        """One batch: score against the candidates, update their rows."""
+        truth = self._truth.take(rows)
+        proposed = np.concatenate([truth.data, self._draw_mined(rows, rng)])
+        candidates = Candidates.shared(proposed, truth, self._same_item[rows])
+        documents = torch.from_numpy(self._documents.take(self._fit.rows[rows]))
+        documents = nn.functional.normalize(self._dropout(documents), dim=1)
+        leaf = self.table.gather(torch.from_numpy(candidates.labels))
+        scores = documents @ nn.functional.normalize(leaf, dim=1).T
+        positives = candidates.positives
+        losses = self._losses(
+            negatives_only(scores, candidates),
+            scores[positives.rows, positives.columns],
+            positives.rows,
+        )
+        loss = mean_by_document(losses, positives.rows, len(rows))
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.table.step(rate * self._config.learning_rate)
+        return loss.item()
+
+    def _draw_mined(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int32]:
+        """Mined labels of the batch's documents, thinned to what may join a batch."""
+        if not self._mined.size:
+            return np.empty(0, np.int32)
+        mined = self._mined[rows].ravel()
+        mined = mined[mined != NO_LABEL]
+        share = self._config.mined_per_batch / max(len(mined), 1)
+        return np.asarray(mined[rng.random(len(mined)) < share])
+
+    def _losses(self, negatives: Tensor, positives: Tensor, rows: Tensor) -> Tensor:
+        config = self._config
+        if config.loss == "softmax":
+            return decoupled_softmax(negatives, positives, rows, temperature=config.temperature)
+        return hardest_triplet(
+            negatives,
+            positives,
+            rows,
+            hardest=config.hardest,
+            margin=config.margin,
+            temperature=config.temperature,
+        )
+
+    def classifiers(self) -> Tensor:
+        """Unit classifiers [M, D] of the labels in use."""
+        return nn.functional.normalize(self.table.weight, dim=1)
+
+    def validate(self) -> dict[str, float]:
+        """Metrics of the classifiers alone; a label without one stands with its label vector."""
+        vectors = torch.from_numpy(self._labels.all())
+        vectors[torch.from_numpy(self._used)] = self.classifiers()
+        return self._validation.of_vectors(self._held_out, vectors)
+
+    def state(self, *, training: bool) -> dict[str, Tensor]:
+        """The classifiers; with ``training`` also moments and mined negatives."""
+        if not training:
+            return {"classifier.weight": self.table.weight}
+        return self.table.tensors("classifier") | {"mined": torch.from_numpy(self._mined)}
+
+    def restore(self, tensors: dict[str, Tensor], *, training: bool) -> None:
+        """Take back what ``state`` gave."""
+        if training:
+            self.table.restore("classifier", tensors)
+            self._mined = tensors["mined"].numpy()
+        else:
+            self.table.weight.copy_(tensors["classifier.weight"])
