@@ -1,5 +1,7 @@
 """What is found in a catalogue, what it leads to, and how it is reported."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -13,7 +15,7 @@ import pytest
 
 from xcflow.catalogue import findings
 from xcflow.catalogue.dataset import Dataset
-from xcflow.catalogue.expectations import Expectations, Limit, Rule
+from xcflow.catalogue.expectations import Expectations, Rule, Share
 from xcflow.catalogue.findings import Check, Finding
 from xcflow.catalogue.report import Report, chart, render
 from xcflow.catalogue.summary import Histogram, label_frequencies, text_lengths
@@ -80,88 +82,60 @@ def test_a_clean_catalogue_passes_every_check(catalogue: Catalogue, output: Path
     assert "warning" not in capfd.readouterr().err
 
 
-def spoil_empty_text(c: Catalogue) -> None:
-    c.train[3]["text"] = " \t"
-
-
-def spoil_long_text(c: Catalogue) -> None:
-    c.train[4]["text"] = "x" * 50
-
-
-def spoil_unknown_label(c: Catalogue) -> None:
-    c.test[2]["labels"] = ["l1", "gone"]
-
-
-def spoil_repeated_label(c: Catalogue) -> None:
-    c.train[5]["labels"] *= 2
-
-
-def spoil_unlabelled(c: Catalogue) -> None:
-    c.train[6]["labels"] = []
-
-
-def spoil_repeated_text(c: Catalogue) -> None:
-    c.train[7]["text"] = "DOCUMENT   2 "
-
-
-def spoil_label_text(c: Catalogue) -> None:
-    c.labels[3]["text"] = ""
-
-
-def spoil_repeated_label_text(c: Catalogue) -> None:
-    c.labels[2]["text"] = "Label 1"
-
-
-def spoil_cold(c: Catalogue) -> None:
+@pytest.fixture(scope="module")
+def spoiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
+    """The report on a catalogue with one of each soft finding, and the lines of the log."""
+    folder = tmp_path_factory.mktemp("spoiled")
+    c = Catalogue(folder / "catalogue")
     c.labels.append({"id": "cold", "text": "nobody has it"})
-
-
-def spoil_train_test(c: Catalogue) -> None:
+    c.labels[2]["text"] = "Label 1"
+    c.labels[3]["text"] = ""
+    c.train[3]["text"] = " \t"
+    c.train[4]["text"] = "x" * 50
+    c.train[5]["labels"] *= 2
+    c.train[6]["labels"] = []
+    c.train[7]["text"] = "DOCUMENT   2 "
+    c.test[2]["labels"] = ["l1", "gone"]
     c.test[8]["text"] = c.train[9]["text"]
-
-
-def spoil_filter(c: Catalogue) -> None:
     c.test_filter = [{"id": "t1", "labels": ["l0"]}, {"id": "nobody", "labels": []}]
+    log = io.StringIO()
+    with contextlib.redirect_stderr(log):
+        report = c.validate(folder / "dataset", long_text_chars=40)
+    assert Dataset.open(folder / "dataset").manifest.meta["status"] == "warning"
+    return report, log.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("spoil", "name", "status", "place", "remark"),
-    [
-        (spoil_empty_text, "empty_texts", "warning", "train.jsonl:4", ""),
-        (spoil_long_text, "long_texts", "warning", "train.jsonl:5", "50 characters"),
-        (spoil_unknown_label, "unknown_labels", "warning", "test.jsonl:3", "names 'gone'"),
-        (spoil_repeated_label, "repeated_labels", "noted", "train.jsonl:6", ""),
-        (spoil_unlabelled, "unlabelled_documents", "warning", "train.jsonl:7", ""),
-        (spoil_repeated_text, "repeated_texts", "warning", "train.jsonl:8", "text of line 3"),
-        (spoil_label_text, "empty_label_texts", "warning", "labels.jsonl:4", ""),
-        (spoil_repeated_label_text, "repeated_label_texts", "warning", "labels.jsonl:3", "text of line 2"),
-        (spoil_cold, "cold_labels", "noted", "labels.jsonl:5", ""),
-        (spoil_train_test, "train_test_texts", "warning", "test.jsonl:9", "text of train.jsonl, line 10"),
-        (spoil_filter, "unknown_filter", "warning", "test_filter.jsonl:2", ""),
-    ],
-)  # fmt: skip
-def test_a_soft_finding(
-    spoil,
-    name: str,
-    status: str,
-    place: str,
-    remark: str,
-    catalogue: Catalogue,
-    output: Path,
-    capfd,
-):
-    spoil(catalogue)
-    report = catalogue.validate(output, long_text_chars=40)
+SOFT = [
+    ("empty_texts", "warning", "train.jsonl:4", ""),
+    ("long_texts", "warning", "train.jsonl:5", "50 characters"),
+    ("repeated_labels", "noted", "train.jsonl:6", ""),
+    ("unlabelled_documents", "warning", "train.jsonl:7", ""),
+    ("repeated_texts", "warning", "train.jsonl:8", "text of line 3"),
+    ("repeated_label_texts", "warning", "labels.jsonl:3", "text of line 2"),
+    ("empty_label_texts", "warning", "labels.jsonl:4", ""),
+    ("cold_labels", "noted", "labels.jsonl:5", ""),
+    ("unknown_labels", "warning", "test.jsonl:3", "names 'gone'"),
+    ("train_test_texts", "warning", "test.jsonl:9", "text of train.jsonl, line 10"),
+    ("unknown_filter", "warning", "test_filter.jsonl:2", ""),
+]
+
+
+@pytest.mark.parametrize(("name", "status", "place", "remark"), SOFT)
+def test_a_soft_finding(spoiled, name: str, status: str, place: str, remark: str):
+    report, log = spoiled
     check = report["checks"][name]
     assert (check["status"], check["count"]) == (status, 1)
     (example,) = check["examples"]
     assert f"{example['file']}:{example['line']}" == place
     assert example["remark"] == remark
-    others = [c for n, c in report["checks"].items() if n != name]
-    assert all(other["status"] == "passed" for other in others)
-    warnings = [w for w in capfd.readouterr().err.splitlines() if w.startswith("warning: ")]
+    warnings = [w for w in log.splitlines() if w.startswith(f"warning: {check['title']}: 1 of ")]
     assert len(warnings) == (status == "warning")
-    assert Dataset.open(output).manifest.meta["status"] == status
+
+
+def test_nothing_else_is_found(spoiled):
+    report, _ = spoiled
+    found = {name for name, check in report["checks"].items() if check["status"] != "passed"}
+    assert found == {name for name, *_ in SOFT}
 
 
 @pytest.mark.parametrize(
@@ -221,8 +195,8 @@ def test_too_much_of_a_soft_finding_is_a_failure(catalogue: Catalogue, output: P
 @pytest.mark.parametrize("role", ["labels", "train", "test"])
 def test_an_empty_part_is_refused(role: str, catalogue: Catalogue, output: Path):
     setattr(catalogue, role, [])
-    with pytest.raises(DataError, match=r"\.jsonl: holds not a single "):
-        catalogue.validate(output, max_unknown_labels=1.0, max_unlabelled_documents=1.0)
+    with pytest.raises(DataError, match=rf"{role}\.jsonl: holds not a single "):
+        catalogue.validate(output)
 
 
 def test_nothing_but_cold_labels_is_refused(catalogue: Catalogue, output: Path):
@@ -314,8 +288,9 @@ def test_great_expectations_counts_over_chunks():
     for rule in rules:
         broken = sum(int(rule.broken_by(chunk["a"].to_numpy()).sum()) for chunk in chunks)
         assert broken == {"small": 2, "large": 2, "both": 4}[rule.name]
-    limits = [Limit("in", 0.5, maximum=0.5), Limit("over", 0.51, maximum=0.5), Limit("zero", 0, 1)]
-    assert expectations.kept("l", limits) == {"in": True, "over": False, "zero": False}
+    shares = [Share("at", 0.5, 0.5, 0), Share("over", 0.51, 0.5, 0), Share("none", 0, 0, 0)]
+    assert expectations.exceeded("s", shares) == {"allowed": {"over"}, "tolerated": {"at", "over"}}
+    assert expectations.exceeded("r", shares[2:]) == {"allowed": set(), "tolerated": set()}
 
 
 def test_validation_sends_nothing_and_writes_nowhere_else(

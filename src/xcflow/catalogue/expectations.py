@@ -1,4 +1,4 @@
-"""The door to great-expectations: rules on rows, counted chunk by chunk, and limits on shares.
+"""The door to great-expectations: rules on rows, counted chunk by chunk, and limits of shares.
 
 The library needs seconds to load, and hundreds of bytes of memory for each row it sees. So it is
 imported late and is handed small numeric tables of facts, a chunk at a time.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,20 +45,20 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Limit:
-    """An expectation on one observed value: ``minimum <= value <= maximum``.
+class Share:
+    """An observed share and the expectations on it.
 
     Attributes:
-        name: Identifies the limit in the answer.
-        value: The observed value.
-        minimum: Smallest value that is allowed.
-        maximum: Largest value that is allowed.
+        name: What it is a share of.
+        observed: What was found, 0 to 1.
+        allowed: The largest that can be lived with.
+        tolerated: The largest that is not worth a word.
     """
 
     name: str
-    value: float
-    minimum: float | None = None
-    maximum: float | None = None
+    observed: float
+    allowed: float
+    tolerated: float
 
 
 class Expectations:
@@ -99,6 +99,8 @@ class Expectations:
                 )
                 for rule in rules
             ],
+            # Listing unexpected rows costs twenty times as much as counting them.
+            {"result_format": "BASIC", "partial_unexpected_count": 0},
         )
         counts = dict.fromkeys((rule.name for rule in rules), 0)
         for chunk in chunks:
@@ -106,15 +108,15 @@ class Expectations:
                 counts[result.expectation_config.meta["name"]] += result.result["unexpected_count"]
         return counts
 
-    def kept(self, table: str, limits: Sequence[Limit]) -> dict[str, bool]:
-        """Whether each limit is kept.
+    def exceeded(self, table: str, shares: Sequence[Share]) -> dict[str, set[str]]:
+        """Which shares are larger than allowed, and which larger than tolerated.
 
         Args:
-            table: Name of the table of observed values; each name is used once.
-            limits: The limits.
+            table: Name of the table of shares; each name is used once.
+            shares: The shares.
 
         Returns:
-            Name of a limit -> whether its value lies within.
+            ``allowed`` and ``tolerated`` -> names of the shares that exceed it.
         """
         import pandas as pd
 
@@ -122,20 +124,24 @@ class Expectations:
         checkpoint = self._checkpoint(
             table,
             [
-                expect.ExpectColumnValuesToBeBetween(
-                    column=limit.name,
-                    min_value=limit.minimum,
-                    max_value=limit.maximum,
-                    meta={"name": limit.name},
+                expect.ExpectColumnPairValuesAToBeGreaterThanB(
+                    column_A=limit, column_B="observed", or_equal=True, meta={"name": limit}
                 )
-                for limit in limits
+                for limit in ("allowed", "tolerated")
             ],
+            {"result_format": "COMPLETE", "unexpected_index_column_names": ["name"]},
         )
-        values = pd.DataFrame({limit.name: [float(limit.value)] for limit in limits})
-        results = _results(checkpoint, values)
-        return {r.expectation_config.meta["name"]: bool(r.success) for r in results}
+        results = _results(checkpoint, pd.DataFrame([asdict(share) for share in shares]))
+        return {
+            result.expectation_config.meta["name"]: {
+                row["name"] for row in result.result.get("unexpected_index_list") or ()
+            }
+            for result in results
+        }
 
-    def _checkpoint(self, table: str, expectations: list[Any]) -> Any:
+    def _checkpoint(
+        self, table: str, expectations: list[Any], result_format: dict[str, Any]
+    ) -> Any:
         gx, context = self._gx, self._context
         batch = self._source.add_dataframe_asset(table).add_batch_definition_whole_dataframe("all")
         suite = context.suites.add(gx.ExpectationSuite(name=table, expectations=expectations))
@@ -143,8 +149,7 @@ class Expectations:
         checkpoint = gx.Checkpoint(
             name=table,
             validation_definitions=[context.validation_definitions.add(definition)],
-            # Listing unexpected rows costs twenty times as much as counting them.
-            result_format={"result_format": "BASIC", "partial_unexpected_count": 0},
+            result_format=result_format,
         )
         return context.checkpoints.add(checkpoint)
 

@@ -114,14 +114,19 @@ class Ingest:
         self._read_documents("test")
         self._read_filter()
 
-    def split(self, usable: NDArray[np.bool_]) -> None:
+    def usable(self) -> NDArray[np.bool_]:
+        """[N] whether a training document has a text and a known label."""
+        labels = Ragged.load(self.folder / "train" / "labels").lengths
+        has_both: NDArray[np.bool_] = (self.facts["train"].text_chars > 0) & (labels > 0)
+        return has_both
+
+    def split(self) -> None:
         """Write the rows to learn from and the rows held out."""
-        data = self.config.data
         fit, held_out = validation_split(
             self.facts["train"].id_hashes,
-            usable,
-            data.validation_fraction,
-            data.validation_documents,
+            self.usable(),
+            self.config.data.validation_fraction,
+            self.config.data.validation_documents,
         )
         folder = self.folder / "split"
         folder.mkdir()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcflow.catalogue import findings as checks
-from xcflow.catalogue.expectations import Expectations, Limit, Rule
+from xcflow.catalogue.expectations import Expectations, Rule, Share
 from xcflow.catalogue.findings import MAX_EXAMPLES, Check, Example, Finding, Status, Tally
 from xcflow.catalogue.hashing import find_hashes, first_positions, hash_strings
 from xcflow.catalogue.ingest import Facts, TokenFacts
@@ -216,15 +216,10 @@ class Validation:
     def _judged(self, observed: Sequence[_Observed]) -> list[Finding]:
         """Let great-expectations compare each share with what is allowed."""
         findings = [self._finding(o) for o in observed]
-        limits = [Limit(f.check.name, f.share, maximum=f.allowed) for f in findings]
-        silent = [Limit(f.check.name, f.share, maximum=f.check.tolerance) for f in findings]
+        shares = [Share(f.check.name, f.share, f.allowed, f.check.tolerance) for f in findings]
         self._judgements += 1
-        is_allowed = self._expectations.kept(f"allowed {self._judgements}", limits)
-        is_silent = self._expectations.kept(f"silent {self._judgements}", silent)
-        return [
-            replace(f, status=_status(f.check, is_silent[f.check.name], is_allowed[f.check.name]))
-            for f in findings
-        ]
+        exceeded = self._expectations.exceeded(f"shares {self._judgements}", shares)
+        return [replace(f, status=_status(f.check, exceeded)) for f in findings]
 
     def _finding(self, observed: _Observed) -> Finding:
         check, tally = observed.check, observed.tally
@@ -233,11 +228,11 @@ class Validation:
         return Finding(check, tally.count, observed.total, allowed, "passed", examples)
 
 
-def _status(check: Check, is_silent: bool, is_allowed: bool) -> Status:
-    if is_silent:
-        return "passed"
-    if not is_allowed:
+def _status(check: Check, exceeded: Mapping[str, set[str]]) -> Status:
+    if check.name in exceeded["allowed"]:
         return "failed"
+    if check.name not in exceeded["tolerated"]:
+        return "passed"
     return "noted" if check.noted else "warning"
 
 

@@ -11,9 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from xcflow.artifact import writing
 from xcflow.catalogue.dataset import KIND
 from xcflow.catalogue.findings import Finding
@@ -25,7 +22,6 @@ from xcflow.catalogue.validation import Validation
 from xcflow.config import Config
 from xcflow.errors import DataError
 from xcflow.progress import log
-from xcflow.ragged import Ragged
 from xcflow.steps import STEPS
 
 
@@ -81,11 +77,10 @@ def _write_dataset(
     except DataError as error:
         findings = validation.of_unreadable_file(error, len(ingest.reader.files))
         raise _RefusedError(_report(ingest, digest, findings)) from error
-    usable = _usable(ingest, folder)
-    report = _report(ingest, digest, validation.of_rows(usable))
+    report = _report(ingest, digest, validation.of_rows(ingest.usable()))
     if report.status == "failed":
         raise _RefusedError(report)
-    ingest.split(usable)
+    ingest.split()
     tokenizer = ingest.tokenize()
     findings = [*report.findings, *validation.of_tokens(ingest.tokens)]
     summary = summarise(folder, ingest.facts, ingest.tokens, config.data.max_document_tokens)
@@ -100,13 +95,6 @@ def _write_dataset(
         status=report.status,
     )
     return report
-
-
-def _usable(ingest: Ingest, folder: Path) -> NDArray[np.bool_]:
-    """[N] whether a training document has a text and a label."""
-    labels = Ragged.load(folder / "train" / "labels").lengths
-    usable: NDArray[np.bool_] = (ingest.facts["train"].text_chars > 0) & (labels > 0)
-    return usable
 
 
 def _report(ingest: Ingest, digest: str, findings: Sequence[Finding]) -> Report:
