@@ -39,7 +39,8 @@ done
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_USER=0 PYTHONNOUSERSITE=1
 unset PYTHONPATH PYTHONHOME
-pip() { .venv/bin/python -m pip -qq "$@"; }
+# Compiling 20,000 modules would take two thirds of the time; Python compiles those it uses.
+install() { .venv/bin/python -m pip -qq install --no-compile --no-deps "$@"; }
 
 if [ "$(head -n 1 "$stamp" 2>/dev/null)" != "$(pwd -P)" ] || ! .venv/bin/python -c '' 2>/dev/null; then
   echo "setup: new environment in .venv with Python $version; some 3 GB on disk, a few minutes"
@@ -50,16 +51,17 @@ rm -f "$stamp"
 torch=$(sed -n 's/^ *"\(torch==[0-9.]*\)",$/\1/p' pyproject.toml)
 echo "setup: [1/3] $torch"
 # shellcheck disable=SC2086  # several words by design
-pip install --no-deps ${TORCH_PIP_ARGS:-} "$torch" || fail "pip could not install $torch"
-if .venv/bin/python -c 'import sys, importlib.metadata as m; sys.exit(not any("nvidia" in r for r in m.requires("torch")))'; then
+install ${TORCH_PIP_ARGS:-} "$torch" || fail "pip could not install $torch"
+if .venv/bin/python -c 'import sys, importlib.metadata as m; sys.exit(not any("nvidia" in r for r in m.requires("torch") or ()))'; then
   fail "pip took the CUDA build of $torch; point it to the CPU builds: make setup TORCH_PIP_ARGS='--index-url URL'"
 fi
 echo "setup: [2/3] $(grep -c '^[a-zA-Z]' requirements.lock) locked packages"
-pip install --no-deps --require-hashes -r requirements.lock || fail "pip could not install requirements.lock"
-if .venv/bin/python -m pip list 2>/dev/null | grep -qi '^nvidia-'; then
-  fail "nvidia packages came in, though this is a CPU environment; see which package wants them: pip show"
+install --require-hashes -r requirements.lock || fail "pip could not install requirements.lock"
+if compgen -G '.venv/lib/python*/site-packages/nvidia*' >/dev/null; then
+  fail "requirements.lock brought nvidia packages into a CPU environment; find who asks for them: make lock"
 fi
 echo "setup: [3/3] xcflow itself"
-pip install --no-deps --no-build-isolation --editable . || fail "pip could not install xcflow itself"
+install --no-build-isolation --editable . || fail "pip could not install xcflow itself"
+.venv/bin/xcflow --help >/dev/null 2>&1 || true # compiled now, so that the user's first call is quick
 state >"$stamp"
 echo "setup: done"
