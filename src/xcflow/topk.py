@@ -21,6 +21,14 @@ class TopK(NamedTuple):
     labels: NDArray[np.int32]
     scores: NDArray[np.float32]
 
+    @classmethod
+    def none(cls, documents: int, k: int) -> TopK:
+        """No label for any of ``documents``, to be filled."""
+        return cls(
+            np.full((documents, k), NO_LABEL, np.int32),
+            np.full((documents, k), -np.inf, np.float32),
+        )
+
     def keep(self, kept: NDArray[np.bool_], k: int) -> TopK:
         """The ``k`` best among the kept ones, which close ranks in their order.
 
@@ -30,9 +38,9 @@ class TopK(NamedTuple):
         """
         order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
         stays = np.take_along_axis(kept, order, axis=1)
-        labels = np.full((len(kept), k), NO_LABEL, np.int32)
-        scores = np.full((len(kept), k), -np.inf, np.float32)
-        width = order.shape[1]
-        labels[:, :width] = np.where(stays, np.take_along_axis(self.labels, order, 1), NO_LABEL)
-        scores[:, :width] = np.where(stays, np.take_along_axis(self.scores, order, 1), -np.inf)
-        return TopK(labels, scores)
+        best, width = TopK.none(len(kept), k), order.shape[1]
+        best.labels[:, :width] = np.where(
+            stays, np.take_along_axis(self.labels, order, 1), NO_LABEL
+        )
+        best.scores[:, :width] = np.where(stays, np.take_along_axis(self.scores, order, 1), -np.inf)
+        return best

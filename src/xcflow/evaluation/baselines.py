@@ -17,7 +17,7 @@ from xcflow.evaluation.rankers import Ranker
 from xcflow.progress import progress
 from xcflow.ragged import Ragged
 from xcflow.retrieval.exact import search
-from xcflow.topk import NO_LABEL, TopK
+from xcflow.topk import TopK
 
 # Scripts that put no space between words are cut into characters; elsewhere a word may be a single
 # letter or digit, as in short codes.
@@ -66,10 +66,7 @@ class TfidfBaseline:
 
         Of equally similar labels the one of the lower row comes first.
         """
-        best = TopK(
-            np.full((len(texts), k), NO_LABEL, np.int32),
-            np.full((len(texts), k), -np.inf, np.float32),
-        )
+        best = TopK.none(len(texts), k)
         if not self._has_words or not texts:
             return best
         queries = self._vectoriser.transform(texts)
