@@ -57,6 +57,16 @@ class Home:
         return self.root / "models"
 
     @property
+    def catalogues(self) -> Path:
+        """Copies of remote catalogues."""
+        return self.root / "catalogues"
+
+    @property
+    def evaluations(self) -> Path:
+        """Evaluations that were asked for one by one, and copies of those of other machines."""
+        return self.root / "evaluations"
+
+    @property
     def promotions(self) -> Path:
         """Who moved the champion, when and why: JSON lines, only ever appended to."""
         return self.root / "promotions.jsonl"

@@ -11,18 +11,20 @@ import fcntl
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from xcflow.artifact import MANIFEST, read_manifest
+from xcflow.config import TrackingConfig
 from xcflow.errors import ArtifactError, GateError, StorageError, TrackingError
 from xcflow.home import Home
 from xcflow.registry import names
-from xcflow.registry.tracking import Tracker, user_name
+from xcflow.registry.tracking import Tracker, tracking_uri, user_name
 
 BUNDLE = "bundle"
 
@@ -91,11 +93,11 @@ class Registry:
 
     def champion(self) -> Version | None:
         """The version that answers queries."""
-        return self._aliased(names.CHAMPION)
+        return self.aliased(names.CHAMPION)
 
     def previous(self) -> Version | None:
         """The version that was champion before the last move."""
-        return self._aliased(names.PREVIOUS)
+        return self.aliased(names.PREVIOUS)
 
     def version(self, number: str) -> Version:
         """A version by its number.
@@ -189,7 +191,8 @@ class Registry:
             fetch_bundle(self.tracker, self.home, target.digest)
             return self._move("rollback", target, champion, self._verdict(target), reason)
 
-    def _aliased(self, alias: str) -> Version | None:
+    def aliased(self, alias: str) -> Version | None:
+        """The version that an alias points to."""
         from mlflow.exceptions import MlflowException
 
         with self.tracker.trouble():
@@ -276,6 +279,35 @@ class Registry:
         with stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield
+
+
+def quick_digest(home: Home, config: TrackingConfig, name: str) -> str | None:
+    """The digest of a version's bundle, read straight from a sqlite store.
+
+    Importing mlflow takes longer than loading a model and answering a query.
+
+    Args:
+        home: The home folder.
+        config: Where models are registered.
+        name: An alias or a version's number.
+
+    Returns:
+        The digest; None where there is no such version, or the store is another.
+    """
+    scheme, _, path = tracking_uri(config, home).partition(":///")
+    if scheme != "sqlite":
+        return None
+    alias = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = ?"
+    tag = "SELECT value FROM model_version_tags WHERE name = ? AND version = ? AND key = ?"
+    try:
+        with closing(sqlite3.connect(f"{Path(path).as_uri()}?mode=ro", uri=True)) as store:
+            model, number = config.model_name, (name,)
+            if not name.isdigit():
+                number = store.execute(alias, (model, name)).fetchone() or ("",)
+            row = store.execute(tag, (model, number[0], names.BUNDLE_DIGEST)).fetchone()
+    except sqlite3.Error:
+        return None
+    return str(row[0]) if row else None
 
 
 def fetch_bundle(tracker: Tracker, home: Home, digest: str) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import shutil
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -193,6 +194,17 @@ class Tracker:
                 self.client.log_artifacts(run, str(folder), place)
             else:
                 self.client.log_artifact(run, str(folder), place)
+
+    def fetch_folder(self, run: str, place: str, target: Path) -> Path:
+        """Copy a folder of a run's artifacts to ``target``, where it is not there yet."""
+        if not target.exists():
+            partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+            partial.mkdir(parents=True, exist_ok=True)
+            with self.trouble():
+                source = Path(self.client.download_artifacts(run, place, str(partial)))
+                source.rename(target)
+            shutil.rmtree(partial, ignore_errors=True)
+        return target
 
     def log_model(self, run: str | None, bundle: Path, tags: Mapping[str, str]) -> str:
         """Keep a bundle as a models-from-code pyfunc; returns the id of the logged model."""

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from xcflow.artifact import Manifest, read_manifest
@@ -19,6 +20,7 @@ from xcflow.registry.names import RUN_KEY_VARIABLE
 from xcflow.registry.service import recorded
 from xcflow.registry.summary import step_metrics
 from xcflow.steps import STEPS, run_step
+from xcflow.storage import fetch
 
 # Stands before an error's line in a task's log, so that whoever started the pipeline finds it.
 ERROR_MARK = "xcflow error: "
@@ -58,7 +60,7 @@ def run_task(
     Args:
         name: The step.
         config: Its sections of the configuration as JSON.
-        inputs: Name of an input -> folder.
+        inputs: Name of an input -> folder, or URI of one.
         output: Where the step's folder is to stand; gets facts from its manifest.
         report: Gets the step's HTML report.
         metrics: Gets the step's main figures.
@@ -66,8 +68,9 @@ def run_task(
     """
     with one_line_errors():
         settings, folder = Config.from_json(config), Path(output.path)
-        with recorded(name, json.loads(config), folder):
-            run_step(name, settings, {key: Path(path) for key, path in inputs.items()}, folder)
+        with recorded(name, json.loads(config), folder), TemporaryDirectory() as scratch:
+            local = {key: fetch(uri, Path(scratch)) for key, uri in inputs.items()}
+            run_step(name, settings, local, folder)
         manifest = read_manifest(folder, STEPS[name].produces)
         _require_inputs(manifest, inputs, expected or {})
         output.metadata.update(_facts(manifest))

@@ -1,0 +1,394 @@
+"""The `xcflow` command. Each command imports what it needs, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from xcflow.home import DEFAULT, VARIABLE, Home
+from xcflow_pipelines.shell import OK, BadUsageError, guarded
+
+if TYPE_CHECKING:
+    from xcflow.config import Config
+
+app = typer.Typer(
+    name="xcflow",
+    help="Extreme classification, retrained end to end by a Kubeflow pipeline.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: rich would eat "[default: ...]", and costs time
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+profiles_app = typer.Typer(
+    help="Show the shipped configurations.", invoke_without_command=True, rich_markup_mode=None
+)
+app.add_typer(profiles_app, name="profiles")
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home", metavar="DIR", help=f"Folder of all state [default: ${VARIABLE} or {DEFAULT}]."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
+ProfileOption = Annotated[
+    str,
+    typer.Option("--profile", metavar="NAME|FILE", help="A shipped profile or a TOML file."),
+]
+SetOption = Annotated[
+    list[str],
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value; may be repeated."),
+]
+DataOption = Annotated[
+    str,
+    typer.Option(
+        "--data", metavar="PATH", help="Folder of a catalogue [default: the bundled one]."
+    ),
+]
+KOption = Annotated[int, typer.Option("-k", min=1, help="Number of labels for each text.")]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="NAME|PATH",
+        help="champion, previous, a version's number, a run's name, or a bundle's folder.",
+    ),
+]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the record.")]
+
+DEFAULT_PROFILE = "quick"
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(guarded(lambda: app(standalone_mode=False)))
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        import xcflow
+
+        typer.echo(f"xcflow {xcflow.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    home: HomeOption = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    if home is not None:
+        os.environ[VARIABLE] = str(home)
+
+
+@app.command()
+def run(
+    profile: ProfileOption = DEFAULT_PROFILE,
+    data: DataOption = "",
+    overrides: SetOption = [],  # noqa: B006  # typer copies it
+    fresh: Annotated[bool, typer.Option("--fresh", help="Take nothing from the cache.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Retrain by the whole pipeline, compare with the champion, promote by the gate.
+
+    A second run on the same data and configuration takes its finished steps from the cache.
+    """
+    from xcflow_pipelines.retrain import retrain
+
+    return retrain(_config(profile, overrides), profile, data, Home.at(home), fresh, as_json)
+
+
+@app.command()
+def validate(
+    data: DataOption = "",
+    profile: ProfileOption = DEFAULT_PROFILE,
+    overrides: SetOption = [],  # noqa: B006
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="DIR", help="Keep the data set there.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Check a catalogue, write the canonical data set and a report that is readable offline."""
+    from xcflow_pipelines.measure import validate_catalogue
+
+    config = _config(profile, overrides)
+    report, page = validate_catalogue(config, data, Home.at(home), output)
+    if as_json:
+        _print_json({**report, "report": str(page)})
+    else:
+        for check in report["checks"]:
+            if check["status"] != "passed":
+                typer.echo(f"{check['status']:<8} {check['title']}: {check['count']:,}")
+        typer.echo(f"{report['status']}; the report: {page}")
+    return OK
+
+
+@app.command()
+def step(
+    name: Annotated[str, typer.Argument(help="Name of the step, as in train_encoder.")],
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder to write.")],
+    inputs: Annotated[
+        list[str], typer.Option("--input", metavar="NAME=DIR", help="May be repeated.")
+    ] = [],  # noqa: B006
+    profile: ProfileOption = DEFAULT_PROFILE,
+    overrides: SetOption = [],  # noqa: B006
+    home: HomeOption = None,
+) -> int:
+    """Run a single step of the pipeline on folders."""
+    from xcflow.steps import run_step
+
+    os.environ[VARIABLE] = str(Home.at(home).root)
+    folders = {}
+    for text in inputs:
+        key, sign, folder = text.partition("=")
+        if not (key and sign and folder):
+            raise BadUsageError(f"--input {text}: expected NAME=DIR")
+        folders[key] = Path(folder)
+    run_step(name, _config(profile, overrides), folders, output)
+    typer.echo(output)
+    return OK
+
+
+@app.command()
+def predict(
+    text: Annotated[str, typer.Argument(help="The text; or give --input.")] = "",
+    k: KOption = 10,
+    source: Annotated[
+        Path | None,
+        typer.Option("--input", metavar="FILE", help="Rows with id and text, .jsonl or .gz."),
+    ] = None,
+    target: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Gets one row for each.")
+    ] = None,
+    model: ModelOption = "champion",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Answer a text, or a file of texts, with their best labels."""
+    if (source is None) != (target is None):
+        raise BadUsageError("--input and --output belong together")
+    if bool(text.strip()) == bool(source):
+        raise BadUsageError('give either a text or --input, as in: xcflow predict "a text"')
+    from xcflow_pipelines.predicting import best_labels, predict_file
+    from xcflow_pipelines.records import find_bundle, tracking_of
+
+    place = Home.at(home)
+    bundle = find_bundle(place, tracking_of(place), model)
+    if source and not source.is_file():
+        raise BadUsageError(f"{source}: no such file")
+    from xcflow.serving.predictor import Predictor
+
+    predictor = Predictor.load(bundle)
+    if source and target:
+        count = predict_file(predictor, source, target, k)
+        typer.echo(f"{count:,} texts answered: {target}")
+        return OK
+    answer = best_labels(predictor, [text], k)[0]
+    if as_json:
+        _print_json({"labels": answer})
+        return OK
+    texts = predictor.label_texts.take(predictor.label_ids.find([row["id"] for row in answer]))
+    for label, name in zip(answer, texts, strict=True):
+        shown = "" if name == label["id"] else f"  {name}"
+        typer.echo(f"{label['score']:9.4f}  {label['id']}{shown}")
+    return OK
+
+
+@app.command()
+def evaluate(
+    model: ModelOption = "champion",
+    data: DataOption = "",
+    profile: ProfileOption = DEFAULT_PROFILE,
+    overrides: SetOption = [],  # noqa: B006
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Measure a model on the test split of a catalogue, beside the baselines."""
+    from xcflow_pipelines.measure import evaluate_bundle
+    from xcflow_pipelines.records import find_bundle
+
+    place, config = Home.at(home), _config(profile, overrides)
+    bundle = find_bundle(place, config.tracking, model)
+    evaluation = evaluate_bundle(config, bundle, data, place)
+    if as_json:
+        _print_json({"models": evaluation.metrics["models"], "folder": str(evaluation.path)})
+        return OK
+    from xcflow_pipelines.teller import console, metrics_table
+
+    console().print(metrics_table(evaluation.metrics["models"]))
+    typer.echo(f"the report: {evaluation.path / 'report.html'}")
+    return OK
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="RUN", help="A run, or an evaluation's folder.")],
+    b: Annotated[str, typer.Argument(metavar="RUN", help="The run to compare it with.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Compare the models of two runs, document by document, with confidence intervals."""
+    from xcflow.evaluation.comparison import compare as compare_evaluations
+    from xcflow.evaluation.result import Evaluation
+    from xcflow_pipelines.records import find_evaluation, tracking_of
+
+    place = Home.at(home)
+    folders = [find_evaluation(place, tracking_of(place), name) for name in (a, b)]
+    comparison = compare_evaluations(*map(Evaluation.open, folders))
+    if as_json:
+        from dataclasses import asdict
+
+        _print_json(asdict(comparison))
+        return OK
+    from xcflow_pipelines.teller import comparison_table, console
+
+    console().print(comparison_table(comparison, a, b))
+    return OK
+
+
+@app.command()
+def promote(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run whose model it is.")],
+    override: Annotated[
+        bool, typer.Option("--override", help="Whatever the verdict was; needs --reason.")
+    ] = False,
+    reason: ReasonOption = "",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Make the model of a run the champion, where the gate's verdict allows it."""
+    if override and not reason:
+        raise BadUsageError("--override needs --reason: it is recorded")
+    from xcflow_pipelines.champions import promote_run
+    from xcflow_pipelines.records import tracking_of
+
+    place = Home.at(home)
+    move = promote_run(place, tracking_of(place), run, reason, override)
+    return _told(move, as_json, "it is the champion already")
+
+
+@app.command()
+def rollback(
+    to: Annotated[
+        str, typer.Option("--to", metavar="VERSION", help="Default: the one before.")
+    ] = "",
+    reason: ReasonOption = "",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Make an earlier model the champion again."""
+    from xcflow_pipelines.champions import roll_back
+    from xcflow_pipelines.records import tracking_of
+
+    place = Home.at(home)
+    return _told(roll_back(place, tracking_of(place), to, reason), as_json, "")
+
+
+@app.command()
+def history(
+    limit: Annotated[int, typer.Option("-n", min=1, help="Show the latest n moves.")] = 20,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Show who became champion, when and why."""
+    from dataclasses import asdict
+
+    from xcflow.registry.promotion import moves
+
+    rows = [asdict(move) for move in reversed(moves(Home.at(home)))][:limit]
+    if as_json:
+        _print_json(rows)
+    elif rows:
+        from xcflow_pipelines.teller import console, history_table
+
+        console().print(history_table(rows))
+    else:
+        typer.echo("no champion yet: xcflow run")
+    return OK
+
+
+@profiles_app.callback()
+def profiles(context: typer.Context, as_json: JsonOption = False) -> int:
+    """List the shipped profiles; `show NAME` prints one, complete with defaults."""
+    if context.invoked_subcommand:
+        return OK
+    from xcflow.config import profile_names, profile_text
+
+    rows = {name: _first_comment(profile_text(name)) for name in profile_names()}
+    if as_json:
+        _print_json(rows)
+    for name, what in rows.items() if not as_json else ():
+        typer.echo(f"{name:<12} {what}")
+    return OK
+
+
+@profiles_app.command("show")
+def show_profile(
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE")],
+    overrides: SetOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> int:
+    """Print a profile as TOML, complete with defaults."""
+    tree = _config(name, overrides).to_dict()
+    if as_json:
+        _print_json(tree)
+        return OK
+    from xcflow_pipelines.toml_text import to_toml
+
+    typer.echo(to_toml(tree), nl=False)
+    return OK
+
+
+@app.command()
+def mlflow(
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000,
+    host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
+    home: HomeOption = None,
+) -> int:
+    """Open MLflow's pages on the runs of this home, until interrupted."""
+    from xcflow_pipelines.champions import serve_mlflow
+    from xcflow_pipelines.records import tracking_of
+
+    place = Home.at(home)
+    return serve_mlflow(place, tracking_of(place), host, port)
+
+
+def _config(profile: str, overrides: list[str]) -> Config:
+    from xcflow.config import Config
+
+    return Config.load(profile, overrides)
+
+
+def _told(move: Any, as_json: bool, nothing: str) -> int:
+    """Say what a move of the champion was."""
+    from dataclasses import asdict
+
+    if as_json:
+        _print_json(asdict(move) if move else {})
+    elif move:
+        before = f" (before: {move.from_version})" if move.from_version else ""
+        typer.echo(f"champion: version {move.version}{before}")
+    else:
+        typer.echo(nothing)
+    return OK
+
+
+def _first_comment(text: str) -> str:
+    line = text.partition("\n")[0]
+    return line.removeprefix("#").strip() if line.startswith("#") else ""
+
+
+def _print_json(value: Mapping[str, Any] | list[Any]) -> None:
+    import json
+
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,164 @@
+"""What a home folder knows of its runs and models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from xcflow.artifact import MANIFEST, read_manifest
+from xcflow.config import TrackingConfig
+from xcflow.errors import ArtifactError, TrackingError
+from xcflow.home import Home
+from xcflow.registry import names
+from xcflow_pipelines.local import LocalRun
+from xcflow_pipelines.shell import BadUsageError
+
+RECORD = "run.json"
+TRACKING = "tracking.json"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A finished local run.
+
+    Attributes:
+        name: Its name, here and in MLflow.
+        mlflow_run: Its id in MLflow, empty where it was not recorded.
+        folders: Name of a step -> its folder.
+        tasks: ``name``, ``state`` and ``seconds`` of each task.
+        seconds: Wall time.
+    """
+
+    name: str
+    mlflow_run: str
+    folders: Mapping[str, str]
+    tasks: tuple[Mapping[str, Any], ...]
+    seconds: float
+
+    @classmethod
+    def of(cls, run: LocalRun) -> Self:
+        """The record of a run that came to its end."""
+        tasks = tuple(
+            {"name": t.name, "state": t.state, "seconds": round(t.seconds, 2)} for t in run.tasks
+        )
+        summary = run.summary
+        return cls(
+            run.name, summary["mlflow_run"], summary["folders"], tasks, round(run.seconds, 2)
+        )
+
+    def write(self, home: Home) -> None:
+        """Keep the record in the run's folder."""
+        path = home.runs / self.name / RECORD
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    def folder(self, step: str) -> Path:
+        """The folder of a step, which must still be there.
+
+        Raises:
+            ArtifactError: It is gone.
+        """
+        path = Path(self.folders[step])
+        if not (path / MANIFEST).is_file():
+            raise ArtifactError(f"run {self.name}: {path} is gone: run the pipeline again")
+        return path
+
+
+def remember_tracking(home: Home, tracking: TrackingConfig) -> None:
+    """Keep where this home records to, for the commands that take no configuration."""
+    text = json.dumps(asdict(tracking), indent=2)
+    (home.root / TRACKING).write_text(text + "\n", encoding="utf-8")
+
+
+def tracking_of(home: Home) -> TrackingConfig:
+    """Where the latest run of a home recorded to."""
+    try:
+        tree = json.loads((home.root / TRACKING).read_text(encoding="utf-8"))
+        return TrackingConfig(**tree)
+    except FileNotFoundError:
+        return TrackingConfig()
+    except (ValueError, TypeError) as error:
+        raise ArtifactError(f"{home.root / TRACKING}: cannot be read: {error}") from error
+
+
+def find_run(home: Home, name: str) -> RunRecord:
+    """A local run by its name, the beginning of its name, or its id in MLflow.
+
+    Raises:
+        BadUsageError: There is no such run, or several.
+    """
+    found = []
+    for path in sorted(home.runs.glob(f"*/{RECORD}")):
+        record = RunRecord(**json.loads(path.read_text(encoding="utf-8")))
+        if name in (record.name, record.mlflow_run):
+            return record
+        if record.name.startswith(name) or record.mlflow_run.startswith(name):
+            found.append(record)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        several = ", ".join(record.name for record in found[:5])
+        raise BadUsageError(f"{name} could be any of the runs {several}: give more of the name")
+    known = [path.parent.name for path in home.runs.glob(f"*/{RECORD}")]
+    hint = f"known are {', '.join(sorted(known)[-5:])}" if known else "there is none yet"
+    raise BadUsageError(f"no finished run {name} in {home.root}: {hint}")
+
+
+def find_evaluation(home: Home, tracking: TrackingConfig, name: str) -> Path:
+    """The folder of an evaluation: a path, or that of a run here or in the tracking store."""
+    if (Path(name) / MANIFEST).is_file():
+        return Path(name)
+    try:
+        return find_run(home, name).folder("evaluate_model")
+    except BadUsageError as unknown:
+        fetched = _fetch_evaluation(home, tracking, name)
+        if fetched is None:
+            raise unknown
+        return fetched
+
+
+def find_bundle(home: Home, tracking: TrackingConfig, name: str) -> Path:
+    """The folder of a model.
+
+    Args:
+        home: The home folder.
+        tracking: Where models are registered.
+        name: A folder, ``champion``, ``previous``, a version's number, or a run's name.
+
+    Raises:
+        BadUsageError: There is no such model.
+    """
+    if (Path(name) / MANIFEST).is_file():
+        read_manifest(Path(name), "bundle")
+        return Path(name)
+    if name == names.CHAMPION or name == names.PREVIOUS or name.isdigit():
+        return _registered_bundle(home, tracking, name)
+    return find_run(home, name).folder("build_index")
+
+
+def _registered_bundle(home: Home, tracking: TrackingConfig, name: str) -> Path:
+    from xcflow.registry.promotion import quick_digest
+
+    digest = quick_digest(home, tracking, name)
+    if digest and (place := home.models / digest / MANIFEST).is_file():
+        return place.parent
+    from xcflow.registry.promotion import Registry, fetch_bundle
+    from xcflow.registry.tracking import Tracker
+
+    tracker = Tracker.at(tracking, home)
+    registry = Registry(tracker, tracking.model_name, home)
+    version = registry.version(name) if name.isdigit() else registry.aliased(name)
+    if version is None:
+        raise BadUsageError(f"no {name} in {home.root} yet: run the pipeline first (xcflow run)")
+    return fetch_bundle(tracker, home, version.digest)
+
+
+def _fetch_evaluation(home: Home, tracking: TrackingConfig, run: str) -> Path | None:
+    from xcflow.registry.tracking import Tracker
+
+    try:
+        return Tracker.at(tracking, home).fetch_folder(run, "evaluation", home.evaluations / run)
+    except TrackingError:
+        return None

@@ -1,0 +1,160 @@
+"""The command `xcflow run`: the pipeline on this machine, and what came of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from xcflow.config import Config
+from xcflow.errors import XcflowError
+from xcflow.home import Home
+from xcflow.library import library_digest
+from xcflow.registry.names import KILLED, PROMOTE
+from xcflow_pipelines.local import LocalRun, new_run_name, run_locally
+from xcflow_pipelines.measure import catalogue_folder
+from xcflow_pipelines.records import RunRecord, remember_tracking
+from xcflow_pipelines.shell import FAILED, INTERRUPTED, NOT_PROMOTED, OK, complain
+
+PROMOTION = "promotion.json"
+
+
+def retrain(config: Config, profile: str, data: str, home: Home, fresh: bool, as_json: bool) -> int:
+    """Run the pipeline and tell what came of it; returns the exit code.
+
+    Args:
+        config: The configuration.
+        profile: Where it came from; names the run.
+        data: The catalogue's folder or URI; empty for the bundled one.
+        home: Gets everything that is written.
+        fresh: Whether to take nothing from the cache.
+        as_json: Whether to answer with JSON on standard output.
+    """
+    from xcflow.catalogue.readers import catalogue_digest
+    from xcflow_pipelines.teller import Teller
+
+    catalogue = catalogue_folder(data, home)
+    name = new_run_name(home, Path(profile).stem)
+    teller = Teller()
+    try:
+        run = run_locally(
+            config,
+            name=name,
+            catalogue=catalogue,
+            catalogue_digest=catalogue_digest(catalogue),
+            library_digest=library_digest(),
+            home=home,
+            fresh=fresh,
+            listener=teller,
+        )
+    except KeyboardInterrupt:
+        teller.stop()
+        complain(f"run {name} was interrupted; the same command goes on where it stopped")
+        _record_interruption(config, home, name)
+        return INTERRUPTED
+    finally:
+        teller.stop()
+    if failed := run.failed:
+        complain(f"step {failed.name} failed: {failed.error}")
+        return FAILED
+    record = RunRecord.of(run)
+    record.write(home)
+    remember_tracking(home, config.tracking)
+    outcome = _outcome(run, record)
+    if as_json:
+        typer.echo(json.dumps(outcome, indent=2, ensure_ascii=False))
+    else:
+        _tell(run, outcome)
+    return OK if outcome["verdict"] == PROMOTE else NOT_PROMOTED
+
+
+def _outcome(run: LocalRun, record: RunRecord) -> dict[str, Any]:
+    from xcflow.evaluation.gate import Judgement
+    from xcflow.evaluation.result import Evaluation
+
+    judgement = Judgement.open(record.folder("gate_model"))
+    evaluation = Evaluation.open(record.folder("evaluate_model"))
+    reports = {
+        name: str(record.folder(step) / "report.html")
+        for name, step in (
+            ("data report", "validate_data"),
+            ("evaluation", "evaluate_model"),
+            ("verdict", "gate_model"),
+        )
+    }
+    return {
+        "run": record.name,
+        "mlflow_run": record.mlflow_run,
+        "verdict": judgement.verdict,
+        "reasons": list(judgement.reasons),
+        "promotion": _promotion(run),
+        "models": evaluation.metrics["models"],
+        "reports": reports,
+        "bundle": str(record.folder("build_index")),
+        "seconds": record.seconds,
+        "tasks": list(record.tasks),
+    }
+
+
+def _promotion(run: LocalRun) -> dict[str, Any]:
+    """What the promotion moved; empty where it moved nothing."""
+    for path in run.folder.glob(f"*/promote-model/*/{PROMOTION}"):
+        moved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return moved
+    return {}
+
+
+def _tell(run: LocalRun, outcome: Mapping[str, Any]) -> None:
+    from xcflow_pipelines.teller import console, metrics_table, paths_lines, time_line
+
+    output = console()
+    say: Callable[[str], None] = typer.echo
+    say("")
+    output.print(metrics_table(outcome["models"]))
+    say(f"\n{outcome['verdict']}  {_in_words(outcome)}")
+    for reason in outcome["reasons"]:
+        output.print(f"  - {reason}", markup=False)
+    say("")
+    for line in paths_lines(outcome["reports"]):
+        say(line)
+    say(f"\n{time_line(run)}")
+    say("\nnext:")
+    for command, why in _next_commands(run.name, outcome["verdict"]):
+        say(f"  {command:<44} {why}")
+
+
+def _in_words(outcome: Mapping[str, Any]) -> str:
+    if moved := outcome["promotion"]:
+        before = f" (before: version {moved['from_version']})" if moved["from_version"] else ""
+        return f"version {moved['version']} is the champion{before}"
+    if outcome["verdict"] == PROMOTE:
+        return "this model is the champion already"
+    return "the champion stays"
+
+
+def _next_commands(run: str, verdict: str) -> list[tuple[str, str]]:
+    promoted = verdict == PROMOTE
+    model = "" if promoted else f" --model {run}"
+    commands = [(f'xcflow predict "a text"{model}', "ask this model")]
+    if not promoted:
+        override = f'xcflow promote {run} --override --reason "..."'
+        commands.append((override, "promote it all the same"))
+    return [
+        *commands,
+        ("xcflow mlflow", "see and compare all runs"),
+        ("xcflow history", "see who was champion"),
+    ]
+
+
+def _record_interruption(config: Config, home: Home, name: str) -> None:
+    """Close the run in MLflow as killed; that it cannot be done is no further trouble."""
+    from xcflow.registry.tracking import Tracker
+
+    try:
+        tracker = Tracker.at(config.tracking, home)
+        tracker.end(tracker.find_run(name), KILLED, "interrupted")
+    except XcflowError:
+        return

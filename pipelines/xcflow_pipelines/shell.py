@@ -1,0 +1,73 @@
+"""How a command ends: exit codes, one line for each error, no traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+
+from xcflow.errors import ConfigError, GateError, XcflowError
+from xcflow.home import Home
+
+OK, FAILED, USAGE, NOT_PROMOTED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
+
+
+class BadUsageError(XcflowError):
+    """The command line asks for something that cannot be."""
+
+
+def guarded(command: Callable[[], object]) -> int:
+    """Run a command line and return its exit code; whatever goes wrong becomes one line."""
+    try:
+        code = command()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has seen enough. Python would complain while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "xcflow"
+        complain(f"{error.format_message().rstrip('.')} (see: {path} --help)")
+        return error.exit_code
+    except (ConfigError, BadUsageError) as error:
+        complain(error)
+        return USAGE
+    except GateError as error:
+        complain(error)
+        return NOT_PROMOTED
+    except XcflowError as error:
+        complain(error)
+        return FAILED
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as error:  # noqa: BLE001  # the last resort
+        complain(f"unexpected {type(error).__name__}: {error} (details: {_write_details()})")
+        return FAILED
+    if code == INTERRUPTED:
+        complain("interrupted")
+    return code if isinstance(code, int) else OK
+
+
+def complain(error: object) -> None:
+    """Write one line to standard error."""
+    sys.stderr.write(f"xcflow: {' '.join(str(error).split())}\n")
+
+
+def _write_details() -> Path:
+    """Keep the traceback of the exception at hand in a file."""
+    name = f"error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    for folder in (Home.at().root / "logs", Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(traceback.format_exc(), encoding="utf-8")
+        except OSError:
+            continue
+        return folder / name
+    return Path(os.devnull)

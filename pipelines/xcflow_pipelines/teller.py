@@ -1,0 +1,154 @@
+"""A run told on the terminal: while it goes on, and what came of it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.status import Status
+from rich.table import Table
+from rich.text import Text
+
+from xcflow.evaluation.comparison import Comparison
+from xcflow_pipelines.local import CACHED, DONE, FAILED, STARTED, LocalRun, TaskState
+
+COLUMNS = ("P@1", "P@5", "nDCG@5", "PSP@1", "PSP@5", "R@10", "R@100")
+MODELS = {
+    "fused": "this model",
+    "encoder": "  encoder alone",
+    "classifier": "  classifiers alone",
+    "neighbours": "  neighbours alone",
+    "champion": "champion",
+    "baseline_tfidf": "baseline: TF-IDF on label texts",
+    "baseline_untrained": "baseline: untrained encoder",
+}
+WIDTH = 100
+
+
+class Teller:
+    """Shows a run on standard error: a live line on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._status: Status | None = None
+        self._begin = 0.0
+
+    def __call__(self, task: TaskState, line: str) -> None:
+        """See a change of a task's state, or a line that it printed."""
+        if line:
+            self._show_line(task, line)
+        elif task.state == STARTED:
+            self._begin = time.monotonic()
+            if self._console.is_terminal:
+                self._status = self._console.status(Text(task.name))
+                self._status.start()
+        else:
+            self.stop()
+            self._show_end(task)
+
+    def stop(self) -> None:
+        """Remove the live line."""
+        if self._status:
+            self._status.stop()
+            self._status = None
+
+    def _show_line(self, task: TaskState, line: str) -> None:
+        if self._status:
+            seconds = time.monotonic() - self._begin
+            room = max(self._console.width - len(task.name) - 16, 10)
+            self._status.update(Text(f"{task.name}  {seconds:,.0f} s  {line.strip()[:room]}"))
+        else:
+            self._write(f"  {task.name}: {line.strip()}")
+
+    def _show_end(self, task: TaskState) -> None:
+        if task.state == DONE:
+            self._write(f"{task.name:<18} {task.seconds:8,.1f} s")
+        elif task.state == CACHED:
+            self._write(f"{task.name:<18} {'from cache':>10}")
+        elif task.state == FAILED:
+            self._write(f"{task.name:<18} {'failed':>10}")
+
+    def _write(self, line: str) -> None:
+        # Not by print: Kubeflow's runner replaces it while a task runs.
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
+def console() -> Console:
+    """Standard output; as wide as needed where it is no terminal."""
+    terminal = Console(highlight=False)
+    return terminal if terminal.is_terminal else Console(highlight=False, width=WIDTH)
+
+
+def metrics_table(models: Mapping[str, Mapping[str, float]]) -> Table:
+    """All measured models beside each other, in percent."""
+    columns = [c for c in COLUMNS if any(c in values for values in models.values())]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("on the test split, in percent")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for model in [m for m in MODELS if m in models] + [m for m in models if m not in MODELS]:
+        cells = [f"{100 * models[model][c]:.1f}" if c in models[model] else "-" for c in columns]
+        style = "bold" if model == "fused" else ""
+        table.add_row(MODELS.get(model, model), *cells, style=style)
+    return table
+
+
+def comparison_table(comparison: Comparison, a: str, b: str) -> Table:
+    """Two models metric by metric, with the interval of the difference, in percent."""
+    confidence = f"{100 * comparison.confidence:.0f}%"
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(f"{comparison.documents:,} documents")
+    for title in (a, b, "difference", f"{confidence} interval", ""):
+        table.add_column(title, justify="right" if title else "left")
+    for name, found in comparison.differences.items():
+        values = [f"{100 * v:.2f}" for v in (found.a, found.b)]
+        signed = [f"{100 * v:+.2f}" for v in (found.difference, found.low, found.high)]
+        mark = "better" if found.low > 0 else "worse" if found.high < 0 else ""
+        table.add_row(name, *values, signed[0], f"{signed[1]} .. {signed[2]}", mark)
+    return table
+
+
+def time_line(run: LocalRun) -> str:
+    """Where the time went, longest first."""
+    ran = sorted((t for t in run.tasks if t.seconds), key=lambda t: -t.seconds)
+    parts = [f"{t.name} {t.seconds:,.0f} s" for t in ran if t.seconds >= 1.0][:5]
+    cached = sum(t.state == CACHED for t in run.tasks)
+    remark = f"; {cached} steps from the cache" if cached else ""
+    return f"{_duration(run.seconds)} in all: {', '.join(parts)}{remark}"
+
+
+def paths_lines(paths: Mapping[str, Path | str]) -> list[str]:
+    """Names and paths, aligned, one a line so that a terminal can open them."""
+    width = max((len(name) for name in paths), default=0)
+    return [f"{name:<{width}}  {_shortest(Path(path))}" for name, path in paths.items()]
+
+
+def history_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Moves of the champion, newest first."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("when (UTC)", "who", "what", "champion", "before", "verdict", "why"):
+        table.add_column(name, overflow="fold" if name == "why" else "ellipsis")
+    for row in rows:
+        when = str(row["time"]).replace("T", " ").removesuffix("+00:00")
+        before = row["from_version"] or "none"
+        texts = (when, row["who"], row["action"], row["version"], before, row["verdict"])
+        table.add_row(*map(str, texts), str(row["reason"]))
+    return table
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _shortest(path: Path) -> str:
+    """The path from the working folder, where that is shorter."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,31 @@
+"""A configuration as TOML. The standard library only reads it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def to_toml(tree: Mapping[str, Any], prefix: str = "") -> str:
+    """Nested values as TOML tables.
+
+    Args:
+        tree: Strings, numbers, booleans, lists of these, and nested mappings.
+        prefix: Name of the table that ``tree`` stands in, with a dot at its end.
+    """
+    plain = {k: v for k, v in tree.items() if not isinstance(v, Mapping)}
+    tables = {k: v for k, v in tree.items() if isinstance(v, Mapping)}
+    text = "".join(f"{key} = {_value(value)}\n" for key, value in plain.items())
+    for key, table in tables.items():
+        inner = to_toml(table, f"{prefix}{key}.")
+        header = "" if inner.startswith("[") else f"[{prefix}{key}]\n"
+        text += ("\n" if text else "") + header + inner
+    return text
+
+
+def _value(value: Any) -> str:
+    """Strings, numbers and booleans are written alike in JSON and TOML."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    return json.dumps(value, ensure_ascii=False)
