@@ -56,7 +56,11 @@ if .venv/bin/python -c 'import sys, importlib.metadata as m; sys.exit(not any("n
   fail "pip took the CUDA build of $torch; point it to the CPU builds: make setup TORCH_PIP_ARGS='--index-url URL'"
 fi
 echo "setup: [2/3] $(grep -c '^[a-zA-Z]' requirements.lock) locked packages"
-install --require-hashes -r requirements.lock || fail "pip could not install requirements.lock"
+# One package comes as source only: the locked setuptools builds it, not whichever is newest.
+awk '/^[a-z]/ { keep = /^setuptools==/ } keep' requirements.lock >.venv/build.lock
+install --require-hashes -r .venv/build.lock &&
+  install --require-hashes --use-pep517 --no-build-isolation -r requirements.lock ||
+  fail "pip could not install requirements.lock"
 if compgen -G '.venv/lib/python*/site-packages/nvidia*' >/dev/null; then
   fail "requirements.lock brought nvidia packages into a CPU environment; find who asks for them: make lock"
 fi
