@@ -11,8 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from xcflow.catalogue.findings import Finding, Status, percent
 from xcflow.catalogue.summary import Histogram, Summary
+from xcflow.report.charts import Series, bar_chart
+from xcflow.report.page import render
 
 JSON_NAME = "report.json"
 HTML_NAME = "report.html"
@@ -56,7 +60,7 @@ class Report:
         """Write both files into ``folder``."""
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
         (folder / JSON_NAME).write_text(text + "\n", encoding="utf-8")
-        (folder / HTML_NAME).write_text(render(self), encoding="utf-8")
+        (folder / HTML_NAME).write_text(page(self), encoding="utf-8")
 
 
 def _finding_dict(finding: Finding) -> dict[str, Any]:
@@ -77,32 +81,18 @@ def _finding_dict(finding: Finding) -> dict[str, Any]:
     }
 
 
-def render(report: Report) -> str:
-    """The page."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("xcflow.catalogue", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+def page(report: Report) -> str:
+    """The page for people."""
+    histograms = report.summary.histograms if report.summary else ()
+    return render(
+        "xcflow.catalogue",
+        "report.html.j2",
+        report=report,
+        findings=sorted(report.findings, key=lambda f: ORDER.index(f.status)),
+        charts=[(h.title, _chart(h)) for h in histograms],
+        percent=percent,
+        figure=figure,
     )
-    environment.filters["number"] = lambda value: f"{value:,}"
-    environment.filters["figure"] = figure
-    environment.filters["percent"] = percent
-    charts = [chart(h) for h in report.summary.histograms] if report.summary else []
-    findings = sorted(report.findings, key=lambda f: ORDER.index(f.status))
-    template = environment.get_template("report.html.j2")
-    return template.render(report=report, findings=findings, charts=charts, sentences=_VERDICTS)
-
-
-_VERDICTS: Mapping[Status, str] = {
-    "failed": "The catalogue is refused",
-    "warning": "The catalogue can be used, with warnings",
-    "noted": "The catalogue is in order",
-    "passed": "The catalogue is in order",
-}
 
 
 def figure(value: float) -> str:
@@ -110,48 +100,6 @@ def figure(value: float) -> str:
     return f"{value:,.1f}".removesuffix(".0")
 
 
-@dataclass(frozen=True)
-class Bar:
-    """A bar of a chart, in the units of its view box; the baseline is at ``CHART_HEIGHT``."""
-
-    x: float
-    width: float
-    height: float
-    label: str
-    count: int
-    shows_label: bool
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A histogram drawn in a view box of ``CHART_WIDTH`` x ``CHART_HEIGHT``."""
-
-    histogram: Histogram
-    bars: tuple[Bar, ...]
-    most: int
-
-
-CHART_WIDTH = 400
-CHART_HEIGHT = 130
-MAX_AXIS_LABELS = 7
-
-
-def chart(histogram: Histogram) -> Chart:
-    """Place the bars of a histogram."""
-    counts = histogram.counts
-    most = max(counts, default=0)
-    step = CHART_WIDTH / max(len(counts), 1)
-    every = -(-len(counts) // MAX_AXIS_LABELS)
-    bars = tuple(
-        Bar(
-            x=round(i * step, 2),
-            width=round(step * 0.86, 2),
-            # A range that holds anything shows at least a line.
-            height=round(max(CHART_HEIGHT * count / most, 1.0), 2) if count else 0.0,
-            label=label,
-            count=count,
-            shows_label=i % every == 0,
-        )
-        for i, (label, count) in enumerate(zip(histogram.ranges, counts, strict=True))
-    )
-    return Chart(histogram, bars, most)
+def _chart(histogram: Histogram) -> Markup:
+    places = range(len(histogram.ranges))
+    return bar_chart(histogram.ranges, [Series("number", "s1", places, histogram.counts)])

@@ -24,13 +24,11 @@ class Histogram:
 
     Attributes:
         title: What is counted.
-        axis: What the ranges are ranges of.
         ranges: Name of each range.
         counts: Values in each range.
     """
 
     title: str
-    axis: str
     ranges: tuple[str, ...]
     counts: tuple[int, ...]
 
@@ -92,7 +90,7 @@ def label_frequencies(frequency: NDArray[np.int64]) -> Histogram:
     bounds = [(2 ** (e - 1), 2**e - 1) for e in range(1, len(counts))]
     ranges = ("0", *(f"{a}" if a == b else f"{a:,}–{b:,}" for a, b in bounds))
     title = "Labels by number of training documents"
-    return Histogram(title, "training documents of a label", ranges, tuple(counts.tolist()))
+    return Histogram(title, ranges, tuple(counts.tolist()))
 
 
 def text_lengths(tokens: NDArray[np.int32]) -> Histogram:
@@ -104,8 +102,8 @@ def text_lengths(tokens: NDArray[np.int32]) -> Histogram:
     starts = [i * width for i in range(bars)]
     ranges = [str(a) if width == 1 else f"{a}–{a + width - 1}" for a in starts[:-1]]
     ranges.append(f"{starts[-1]}+")
-    title = "Training documents by length"
-    return Histogram(title, "tokens of a document", tuple(ranges), tuple(counts.tolist()))
+    title = "Training documents by number of tokens"
+    return Histogram(title, tuple(ranges), tuple(counts.tolist()))
 
 
 def _rows(path: Path) -> int:

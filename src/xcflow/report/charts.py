@@ -15,6 +15,7 @@ from markupsafe import Markup
 WIDTH, HEIGHT = 420.0, 240.0
 LEFT, RIGHT, TOP, BOTTOM = 40.0, 12.0, 10.0, 26.0
 MAX_POINTS = 400
+MAX_GROUP_LABELS = 7
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ def bar_chart(groups: Sequence[str], series: Sequence[Series]) -> Markup:
     room = (WIDTH - LEFT - RIGHT) / max(len(groups), 1)
     width = 0.8 * room / max(len(series), 1)
     body = [_grid(ticks, y_axis)]
-    for i, group in enumerate(groups):
+    every = -(-len(groups) // MAX_GROUP_LABELS) or 1
+    for i, group in list(enumerate(groups))[::every]:
         body.append(
             Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
                 round(LEFT + (i + 0.5) * room, 1), HEIGHT - 8, group
