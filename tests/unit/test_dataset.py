@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from xcflow.artifact import read_manifest, writing
+from xcflow.catalogue import ingest
 from xcflow.catalogue.dataset import Dataset
 from xcflow.catalogue.hashing import SeenHashes, find_hashes, first_positions, hash_strings
 from xcflow.catalogue.ingest import Ingest
@@ -56,10 +57,10 @@ def make_dataset(catalogue: Path, output: Path, **data: Any) -> Dataset:
     """What the step makes, unjudged: great-expectations takes its time."""
     config = Config.from_dict({"data": {"catalogue_words": 0, **data}})
     with writing(output, "dataset") as folder:
-        ingest = Ingest(open_catalogue(catalogue), config, folder)
-        ingest.read()
-        ingest.split()
-        ingest.tokenize()
+        work = Ingest(open_catalogue(catalogue), config, folder)
+        work.read()
+        work.split()
+        work.tokenize()
     return Dataset.open(output, verify=True)
 
 
@@ -202,6 +203,19 @@ def test_a_text_without_tokens_gets_the_unknown_one(tmp_path: Path):
     assert dataset.train.tokens[0].tolist() == [unknown]
     assert dataset.labels.texts[2] == "l2"
     assert dataset.labels.tokens.lengths.min() >= 1
+
+
+def test_a_huge_text_is_looked_at_only_in_its_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(ingest, "BATCH_CHARS", 100)
+    folder = small_catalogue(tmp_path / "c")
+    train = rows_of(folder, "train")
+    train[0]["text"] = "word " * 100
+    write_catalogue(folder, train=train)
+    dataset = make_dataset(folder, tmp_path / "out", max_document_tokens=50)
+    assert len(dataset.train.tokens[0]) == 20
+    assert len(dataset.train.tokens) == 30
 
 
 def test_long_texts_are_cut(tmp_path: Path):

@@ -98,7 +98,7 @@ def test_what_is_accepted_without_a_word(tmp_path: Path):
         ),
         (b'["d", "", []]', "expected an object with id, text, labels, got a list"),
         (b'{"id": "d", "text": "\\ud83d", "labels": []}', "text holds half a surrogate pair"),
-        (b"[" * 100_000, "recursion"),
+        (b"[" * 100_000, "is nested too deeply"),
         (b'{"id": ' + b"1" * 5000 + b"}", "integer"),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xcflow.catalogue import string_table
 from xcflow.catalogue.arrays import ArrayWriter, RaggedWriter
 from xcflow.catalogue.string_table import StringTable, StringTableWriter
 from xcflow.ragged import Ragged
@@ -43,6 +44,12 @@ def test_take_gives_rows_in_the_order_asked_for(table: list[str], data: st.DataO
     asked = data.draw(st.lists(st.integers(0, len(table) - 1)))
     taken = StringTable.from_list(table).take(np.array(asked, np.int64))
     assert taken == [table[row] for row in asked]
+
+
+def test_long_strings_make_parts_shorter(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(string_table, "CHUNK_BYTES", 10)
+    table = StringTable.from_list(["abcd", "efgh", "ijk", "x" * 30, "", "l", "m", "n"])
+    assert list(table.spans(3)) == [(0, 2), (2, 3), (3, 4), (4, 7), (7, 8)]
 
 
 def test_a_row_beyond_the_end_is_an_error():

@@ -28,8 +28,8 @@ from xcflow.catalogue.tokenizer import build_tokenizer
 from xcflow.config import Config
 from xcflow.ragged import Ragged
 
-# Texts are encoded in batches of at most this many characters: the tokenizer needs some hundred
-# bytes for each token.
+# Texts are encoded in batches of at most this many characters, because the tokenizer needs some
+# hundred bytes for each token. What stands behind them in a single text is not looked at.
 BATCH_CHARS = 2**21
 
 
@@ -151,8 +151,9 @@ class Ingest:
         rows = self.config.data.chunk_rows
         fit = np.load(self.folder / "split" / "fit_rows.npy", allow_pickle=False)
         texts = StringTable.load(self.folder / "train" / "texts")
-        for start in range(0, len(fit), rows):
-            yield texts.take(fit[start : start + rows])
+        for span in texts.spans(rows):
+            start, stop = np.searchsorted(fit, span)
+            yield texts.take(fit[start:stop])
         yield from StringTable.load(self.folder / "labels" / "texts").chunks(rows)
 
     def _read_labels(self) -> None:
@@ -277,14 +278,14 @@ def _unknown_token(tokenizer: Tokenizer) -> int:
 
 
 def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
-    """Consecutive texts of at most ``BATCH_CHARS`` together, or one longer text."""
+    """Consecutive texts of at most ``BATCH_CHARS`` together."""
     batch: list[str] = []
     chars = 0
     for text in texts:
         if batch and chars + len(text) > BATCH_CHARS:
             yield batch
             batch, chars = [], 0
-        batch.append(text)
+        batch.append(text[:BATCH_CHARS])
         chars += len(text)
     yield batch
 

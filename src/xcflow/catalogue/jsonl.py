@@ -133,7 +133,9 @@ def _parse_into(chunk: Chunk, line: bytes, number: int, file: str, keys: tuple[s
         reason = f"is not UTF-8: byte {byte} at position {error.start + 1} of {len(line)}"
     except json.JSONDecodeError as error:
         reason = _json_fault(error)
-    except (RecursionError, ValueError) as error:
+    except RecursionError:
+        reason = "is nested too deeply"
+    except ValueError as error:
         reason = str(error)
     else:
         chunk.lines.append(number)

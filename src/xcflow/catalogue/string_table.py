@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from xcflow.catalogue.arrays import RaggedWriter
 from xcflow.ragged import Ragged
 
+# Long strings make a part shorter, so that they do not multiply its memory.
+CHUNK_BYTES = 8 * 2**20
+
 
 @dataclass(frozen=True, eq=False)
 class StringTable:
@@ -40,9 +43,21 @@ class StringTable:
         """The strings of rows ``start:stop``."""
         return _decoded(self.rows.slice(start, min(stop, len(self))))
 
+    def spans(self, rows: int) -> Iterator[tuple[int, int]]:
+        """Bounds of consecutive parts of at most ``rows`` strings and ``CHUNK_BYTES`` bytes.
+
+        A single longer string is a part by itself.
+        """
+        offsets, start = self.rows.offsets, 0
+        while start < len(self):
+            fitting = int(np.searchsorted(offsets, offsets[start] + CHUNK_BYTES, side="right")) - 1
+            stop = min(max(fitting, start + 1), start + rows, len(self))
+            yield start, stop
+            start = stop
+
     def chunks(self, rows: int) -> Iterator[list[str]]:
-        """All strings in their order, ``rows`` at a time."""
-        return (self.slice(start, start + rows) for start in range(0, len(self), rows))
+        """All strings in their order, a part (see ``spans``) at a time."""
+        return (self.slice(start, stop) for start, stop in self.spans(rows))
 
     def to_list(self) -> list[str]:
         """All strings."""
