@@ -19,7 +19,8 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,8 @@ class Trees:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "train.txt"
             write_sparse(path, features.train, features.labels, labels)
-            self.model = omikuji.Model.train_on_data(str(path), parameters, threads)
+            with quiet():
+                self.model = omikuji.Model.train_on_data(str(path), parameters, threads)
 
     def __call__(self, queries: Queries, k: int) -> TopK:
         vectors = self.features.of(queries.texts)
@@ -92,6 +94,22 @@ class Trees:
             for j, (label, score) in enumerate(self.model.predict(pairs, top_k=k)):
                 answers.labels[i, j], answers.scores[i, j] = label, score
         return answers
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Send what native code prints (a progress bar for every document) to nowhere."""
+    saved = [os.dup(stream) for stream in (1, 2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for stream in (1, 2):
+            os.dup2(nowhere, stream)
+        yield
+    finally:
+        for stream, copy in zip((1, 2), saved, strict=True):
+            os.dup2(copy, stream)
+            os.close(copy)
+        os.close(nowhere)
 
 
 class Neighbours:

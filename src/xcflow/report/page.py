@@ -30,4 +30,5 @@ def render(package: str, template: str, **values: Any) -> str:
 
 def signed_points(value: float) -> str:
     """A difference of metrics between 0 and 1 in points, with a proper minus sign."""
-    return f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
+    rounded = round(100 * value, 1) + 0.0  # -0.0 becomes 0.0
+    return f"{rounded:+.1f}".replace("-", "\N{MINUS SIGN}")
