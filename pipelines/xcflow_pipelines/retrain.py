@@ -20,6 +20,8 @@ from xcflow_pipelines.records import RunRecord, remember_tracking
 from xcflow_pipelines.shell import FAILED, INTERRUPTED, NOT_PROMOTED, OK, complain
 
 PROMOTION = "promotion.json"
+# Name of a page beside a run's record -> the step that wrote it.
+REPORTS = {"data": "validate_data", "evaluation": "evaluate_model", "verdict": "gate_model"}
 
 
 def retrain(config: Config, profile: str, data: str, home: Home, fresh: bool, as_json: bool) -> int:
@@ -77,14 +79,6 @@ def _outcome(run: LocalRun, record: RunRecord) -> dict[str, Any]:
 
     judgement = Judgement.open(record.folder("gate_model"))
     evaluation = Evaluation.open(record.folder("evaluate_model"))
-    reports = {
-        name: str(record.folder(step) / "report.html")
-        for name, step in (
-            ("data report", "validate_data"),
-            ("evaluation", "evaluate_model"),
-            ("verdict", "gate_model"),
-        )
-    }
     return {
         "run": record.name,
         "mlflow_run": record.mlflow_run,
@@ -92,11 +86,20 @@ def _outcome(run: LocalRun, record: RunRecord) -> dict[str, Any]:
         "reasons": list(judgement.reasons),
         "promotion": _promotion(run),
         "models": evaluation.metrics["models"],
-        "reports": reports,
+        "reports": {name: str(page) for name, page in _pages(run, record).items()},
         "bundle": str(record.folder("build_index")),
         "seconds": record.seconds,
         "tasks": list(record.tasks),
     }
+
+
+def _pages(run: LocalRun, record: RunRecord) -> dict[str, Path]:
+    """The run's pages, by short paths beside its record."""
+    pages = {}
+    for name, step in REPORTS.items():
+        pages[name] = page = run.folder / f"{name}.html"
+        page.symlink_to(record.folder(step) / "report.html")
+    return pages
 
 
 def _promotion(run: LocalRun) -> dict[str, Any]:
@@ -108,7 +111,13 @@ def _promotion(run: LocalRun) -> dict[str, Any]:
 
 
 def _tell(run: LocalRun, outcome: Mapping[str, Any]) -> None:
-    from xcflow_pipelines.teller import console, metrics_table, paths_lines, time_line
+    from xcflow_pipelines.teller import (
+        command_lines,
+        console,
+        metrics_table,
+        paths_lines,
+        time_line,
+    )
 
     output = console()
     say: Callable[[str], None] = typer.echo
@@ -122,8 +131,8 @@ def _tell(run: LocalRun, outcome: Mapping[str, Any]) -> None:
         say(line)
     say(f"\n{time_line(run)}")
     say("\nnext:")
-    for command, why in _next_commands(run.name, outcome["verdict"]):
-        say(f"  {command:<44} {why}")
+    for line in command_lines(_next_commands(run.name, outcome["verdict"])):
+        say(line)
 
 
 def _in_words(outcome: Mapping[str, Any]) -> str:

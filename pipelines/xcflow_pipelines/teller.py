@@ -132,13 +132,19 @@ def history_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Moves of the champion, newest first."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("when (UTC)", "who", "what", "champion", "before", "verdict", "why"):
-        table.add_column(name, overflow="fold" if name == "why" else "ellipsis")
+        table.add_column(name, no_wrap=True)
     for row in rows:
         when = str(row["time"]).replace("T", " ").removesuffix("+00:00")
         before = row["from_version"] or "none"
         texts = (when, row["who"], row["action"], row["version"], before, row["verdict"])
         table.add_row(*map(str, texts), str(row["reason"]))
     return table
+
+
+def command_lines(commands: Sequence[tuple[str, str]]) -> list[str]:
+    """Commands and what they are for, aligned."""
+    width = max(len(command) for command, _ in commands)
+    return [f"  {command:<{width}}  {why}" for command, why in commands]
 
 
 def _duration(seconds: float) -> str:
