@@ -26,6 +26,7 @@ from xcflow.catalogue.split import validation_split
 from xcflow.catalogue.string_table import StringTable, StringTableWriter
 from xcflow.catalogue.tokenizer import build_tokenizer
 from xcflow.config import Config
+from xcflow.progress import Advance, log, progress
 from xcflow.ragged import Ragged
 
 # Texts are encoded in batches of at most this many characters, because the tokenizer needs some
@@ -143,8 +144,11 @@ class Ingest:
             "train": data.max_document_tokens,
             "test": data.max_document_tokens,
         }
-        for role, limit in limits.items():
-            self.tokens[role] = write_tokens(tokenizer, self.folder / role, limit, data.chunk_rows)
+        total = sum(len(self.facts[role]) for role in limits)
+        with progress("tokenise", total, "texts") as advance:
+            for role, limit in limits.items():
+                folder = self.folder / role
+                self.tokens[role] = write_tokens(tokenizer, folder, limit, data.chunk_rows, advance)
         return tokenizer
 
     def _texts_to_learn_from(self) -> Iterator[list[str]]:
@@ -211,6 +215,7 @@ class Ingest:
                 lines = np.array(chunk.lines, np.uint32)
                 columns.append((lines, hashes, hash_texts(chunk.texts), chars))
                 yield chunk
+            log(f"read {facts.rows_read:,} rows of {facts.file}")
         finally:
             if columns:
                 parts = [np.concatenate(column) for column in zip(*columns, strict=True)]
@@ -248,7 +253,9 @@ def _table_writer(folder: Path) -> Iterator[Callable[[Sequence[str], Sequence[st
         yield append
 
 
-def write_tokens(tokenizer: Tokenizer, folder: Path, limit: int, rows: int) -> TokenFacts:
+def write_tokens(
+    tokenizer: Tokenizer, folder: Path, limit: int, rows: int, advance: Advance
+) -> TokenFacts:
     """Tokenise the texts of a folder, without special tokens, each cut after ``limit`` tokens.
 
     Token ids are stored in the smallest unsigned type that fits the vocabulary. A text without any
@@ -266,6 +273,7 @@ def write_tokens(tokenizer: Tokenizer, folder: Path, limit: int, rows: int) -> T
                 lengths.append(np.fromiter(map(len, ids), np.int32, len(ids)))
                 unknown += sum(row.count(unknown_id) for row in ids)
                 writer.append(_ragged([row[:limit] or [unknown_id] for row in ids], dtype))
+                advance(len(ids))
     return TokenFacts(np.concatenate(lengths), unknown)
 
 
