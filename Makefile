@@ -10,7 +10,7 @@ export PYTHON TORCH_PIP_ARGS
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
 	@echo
-	@echo '  ARGS="..."            further arguments of run and test'
+	@echo '  ARGS="..."            further arguments of run, test and lock'
 	@echo '  PYTHON=...            the interpreter to build .venv with (3.11 or newer)'
 	@echo '  TORCH_PIP_ARGS="..."  how pip finds a CPU build of torch, where it is not the default'
 
@@ -29,11 +29,11 @@ lint: setup ## ruff, mypy, import contracts
 	@.venv/bin/python -m mypy
 	@.venv/bin/lint-imports
 
-lock: setup ## write requirements.lock anew from pyproject.toml
+lock: setup ## bring requirements.lock in line with pyproject.toml (ARGS=--upgrade: newest versions)
 	@UV_CUSTOM_COMPILE_COMMAND='make lock' .venv/bin/uv pip compile pyproject.toml \
-		--all-extras --universal --python-version 3.11 --fork-strategy fewest --upgrade \
+		--all-extras --universal --python-version 3.11 --fork-strategy fewest \
 		--generate-hashes --no-emit-package torch --no-emit-index-url --quiet \
-		--output-file requirements.lock
+		--output-file requirements.lock $(ARGS)
 
 clean: ## remove .venv, caches and build outputs (keeps .xcflow)
 	@rm -rf .venv .venv.lock .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \

@@ -43,7 +43,7 @@ unset PYTHONPATH PYTHONHOME
 install() { .venv/bin/python -m pip -qq install --no-compile --no-deps "$@"; }
 
 if [ "$(head -n 1 "$stamp" 2>/dev/null)" != "$(pwd -P)" ] || ! .venv/bin/python -c '' 2>/dev/null; then
-  echo "setup: new environment in .venv with Python $version; some 3 GB on disk, a few minutes"
+  echo "setup: new environment in .venv with Python $version; some 2 GB on disk, a few minutes"
   "$python" -m venv --clear .venv || fail "$python could not create .venv"
 fi
 rm -f "$stamp"
