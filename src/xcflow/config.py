@@ -322,6 +322,7 @@ class FusionConfig:
         shortlist: Labels that each voice proposes for a document.
         neighbours: Training documents whose labels vote.
         neighbour_temperature: Of the softmax over the neighbours' similarities.
+        contenders: Best proposals of a document that all are trained on; of the rest, one in four.
         hidden: Hidden units of the network that ranks the proposals.
         steps: Steps of its training on the validation split.
         rate: Its learning rate.
@@ -331,6 +332,7 @@ class FusionConfig:
     shortlist: int = 100
     neighbours: int = 50
     neighbour_temperature: float = 0.05
+    contenders: int = 50
     hidden: int = 32
     steps: int = 300
     rate: float = 0.03

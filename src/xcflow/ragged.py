@@ -57,6 +57,17 @@ class Ragged:
         """[size] how often each value occurs in ``data``."""
         return np.bincount(self.data, minlength=size).astype(np.int64, copy=False)
 
+    def also_in(self, other: Ragged) -> NDArray[np.bool_]:
+        """[T] whether each value stands in the same row of ``other`` too (values not negative)."""
+        size = int(max(self.data.max(initial=0), other.data.max(initial=0))) + 1
+        keys = self.row_ids() * size + self.data
+        return np.isin(keys, other.row_ids() * size + other.data)
+
+    def keep(self, kept: NDArray[np.bool_]) -> Ragged:
+        """The same rows with only the values that are marked in ``kept`` [T]."""
+        before = np.concatenate([[0], np.cumsum(kept)])
+        return Ragged(self.data[kept], before[self.offsets])
+
     @classmethod
     def from_rows(cls, rows: Iterable[Sequence[int]], dtype: Any = np.int32) -> Self:
         """Build from Python sequences (small inputs and tests)."""

@@ -68,14 +68,9 @@ def contains(rows: Ragged, labels: NDArray[np.integer[Any]], size: int) -> NDArr
     return np.asarray(found & (labels >= 0))
 
 
-def without(rows: Ragged, removed: Ragged, size: int) -> Ragged:
+def without(rows: Ragged, removed: Ragged) -> Ragged:
     """Rows without the values that ``removed`` lists for the same row."""
-    row_ids = rows.row_ids()
-    keys = row_ids * size + rows.data
-    kept = ~np.isin(keys, removed.row_ids() * size + removed.data)
-    offsets = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(np.bincount(row_ids[kept], minlength=len(rows)), out=offsets[1:])
-    return Ragged(rows.data[kept], offsets)
+    return rows.keep(~rows.also_in(removed))
 
 
 def drop_filtered(top: TopK, filtered: Ragged, size: int, k: int) -> TopK:

@@ -66,11 +66,11 @@ def measured_rows(dataset: Dataset, block: int) -> NDArray[np.int64]:
     Raises:
         DataError: There is none.
     """
-    size, found = len(dataset.labels), [np.empty(0, np.int64)]
+    found = [np.empty(0, np.int64)]
     for start in range(0, len(dataset.test), block):
         stop = min(start + block, len(dataset.test))
         truth = without(
-            dataset.test.labels.slice(start, stop), dataset.test_filter.slice(start, stop), size
+            dataset.test.labels.slice(start, stop), dataset.test_filter.slice(start, stop)
         )
         found.append(start + np.flatnonzero(truth.lengths))
     rows = np.concatenate(found)
@@ -84,7 +84,7 @@ def blocks(dataset: Dataset, rows: NDArray[np.int64], size: int) -> Iterator[Blo
     for start in range(0, len(rows), size):
         chosen = rows[start : start + size]
         filtered = dataset.test_filter.take(chosen)
-        truth = without(dataset.test.labels.take(chosen), filtered, len(dataset.labels))
+        truth = without(dataset.test.labels.take(chosen), filtered)
         queries = Queries(dataset.test.texts.take(chosen), dataset.test.tokens.take(chosen))
         yield Block(start, chosen, queries, truth, filtered)
 

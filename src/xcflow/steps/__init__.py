@@ -103,5 +103,8 @@ def _use_threads(threads: int) -> None:
     """Give numeric libraries as many threads as the process may use; more only slow them down."""
     count = threads or len(os.sched_getaffinity(0))
     os.environ["OMP_NUM_THREADS"] = str(count)  # torch heeds it when it is imported
+    # Threads that wait sleep instead of spinning: on a machine that does anything else besides,
+    # spinning costs several times the run time.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(count)

@@ -16,6 +16,7 @@ from xcflow.artifact import writing
 from xcflow.catalogue.dataset import Dataset
 from xcflow.config import Config, RetrievalConfig
 from xcflow.encoders.build import load_encoder, save_encoder
+from xcflow.evaluation.metrics import without
 from xcflow.progress import log, progress
 from xcflow.ragged import Ragged
 from xcflow.retrieval.exact import search
@@ -119,21 +120,14 @@ def _fit(
         for start in range(0, len(queries), _BLOCK):
             block = queries[start : start + _BLOCK]
             proposals = voices.propose(block, config.fusion.shortlist, forbidden)
-            itself = splits.validation.same_item[start : start + len(block)]
-            kept = np.ones(len(proposals.labels.data), np.bool_)
-            if splits.excludes_itself:
-                kept = proposals.labels.data != itself[proposals.labels.row_ids()]
+            left_out = splits.left_out.slice(start, start + len(block))
+            kept = ~proposals.labels.also_in(left_out)
             features.append(proposals.features(counts)[kept])
-            labels.append(_filtered(proposals.labels, kept))
+            labels.append(proposals.labels.keep(kept))
             advance(len(block))
     joined = _concatenated(labels)
-    truth = splits.validation.labels
+    truth = without(splits.validation.labels, splits.left_out)
     return fit_fusion(np.concatenate(features), joined, truth, config.fusion, config.run.seed)
-
-
-def _filtered(rows: Ragged, kept: NDArray[np.bool_]) -> Ragged:
-    before = np.concatenate([[0], np.cumsum(kept)])
-    return Ragged(rows.data[kept], before[rows.offsets])
 
 
 def _concatenated(parts: list[Ragged]) -> Ragged:

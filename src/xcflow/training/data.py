@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcflow.catalogue.dataset import Dataset
-from xcflow.labels.identity import never_itself, same_item_labels
+from xcflow.labels.identity import known_relations, never_itself, same_item_labels
 from xcflow.ragged import Ragged
 
 
@@ -44,19 +44,28 @@ class Splits:
     Attributes:
         fit: Documents that are learned from.
         validation: Documents that choices are made on.
-        excludes_itself: Whether predictions leave out the label that is the document itself.
+        excludes_itself: Whether predictions leave out the label that is the document itself:
+            the catalogue relates items to items.
+        left_out: Label rows that each validation document's truth and predictions are measured
+            without: in a catalogue of related items itself, and the items that are known from
+            ``fit`` to relate to it. The reverse of a known pair is remembered, not predicted.
     """
 
     fit: Examples
     validation: Examples
     excludes_itself: bool
+    left_out: Ragged
 
     @classmethod
     def of(cls, dataset: Dataset) -> Splits:
         """The splits of a data set."""
         fit = _examples(dataset, dataset.fit_rows)
         validation = _examples(dataset, dataset.validation_rows)
-        return cls(fit, validation, never_itself(fit.same_item, fit.labels))
+        if never_itself(fit.same_item, fit.labels):
+            left_out = known_relations(validation.same_item, fit.same_item, fit.labels)
+            return cls(fit, validation, True, left_out)
+        nothing = Ragged(np.empty(0, np.int32), np.zeros(len(validation) + 1, np.int64))
+        return cls(fit, validation, False, nothing)
 
 
 def _examples(dataset: Dataset, rows: NDArray[np.int64]) -> Examples:

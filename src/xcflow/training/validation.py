@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from xcflow.config import EvaluationConfig
-from xcflow.evaluation.metrics import Measure
+from xcflow.evaluation.metrics import Measure, drop_filtered, without
 from xcflow.evaluation.ratios import metrics_of
 from xcflow.retrieval.exact import search
 from xcflow.topk import TopK
@@ -32,22 +28,17 @@ class Validation:
         self._measure = Measure.of_training(
             fit.labels.counts(fit.label_count), len(fit), EvaluationConfig(ks=_DEPTHS)
         )
-        self._truth = splits.validation.labels
-        self._same_item = splits.validation.same_item if splits.excludes_itself else None
+        self._left_out = splits.left_out
+        self._truth = without(splits.validation.labels, splits.left_out)
+        self.depth = self._measure.depth + int(splits.left_out.lengths.max(initial=0))
 
     def of_vectors(self, documents: Tensor, labels: Tensor) -> dict[str, float]:
         """Metrics of exact search with unit vectors [V, D] and [L, D]."""
-        top = search(documents.numpy(), labels.numpy(), self._measure.depth + 1)
-        return self.of_ranking(top)
+        return self.of_ranking(search(documents.numpy(), labels.numpy(), self.depth))
 
     def of_ranking(self, top: TopK) -> dict[str, float]:
-        """Metrics of [V, 101] predictions that may still hold the document itself."""
-        if self._same_item is not None:
-            top = without_itself(top, self._same_item, self._measure.depth)
-        metrics = metrics_of(top.labels, self._truth, self._measure)
+        """Metrics of [V, depth] predictions that may still hold what is left out."""
+        measure = self._measure
+        top = drop_filtered(top, self._left_out, measure.size, measure.depth)
+        metrics = metrics_of(top.labels, self._truth, measure)
         return {name: metrics[name] for name in _SHOWN}
-
-
-def without_itself(top: TopK, same_item: NDArray[np.integer[Any]], k: int) -> TopK:
-    """The ``k`` best labels that are not the document itself."""
-    return top.keep(top.labels != same_item[:, None], k)

@@ -137,7 +137,7 @@ def test_filtered_pairs_leave_predictions_and_truth(case, data):
     )
 
     best = drop_filtered(top, removed, size, k)
-    left = without(Ragged.from_rows(truth), removed, size)
+    left = without(Ragged.from_rows(truth), removed)
 
     for i in range(len(truth)):
         expected = [label for label in predictions[i] if label not in filtered[i]][:k]
