@@ -45,7 +45,7 @@ def roll_back(home: Home, tracking: TrackingConfig, to: str, reason: str) -> Mov
     """Make an earlier version the champion again.
 
     Raises:
-        GateError: There is nothing to go back to.
+        TrackingError: There is nothing to go back to.
     """
     registry = Registry(Tracker.at(tracking, home), tracking.model_name, home)
     return registry.rollback(to or None, reason)

@@ -179,13 +179,13 @@ def predict(
         raise BadUsageError("--input and --output belong together")
     if bool(text.strip()) == bool(source):
         raise BadUsageError('give either a text or --input, as in: xcflow predict "a text"')
+    if source and not source.is_file():
+        raise BadUsageError(f"{source}: no such file")
     from xcflow_pipelines.predicting import best_labels, predict_file
     from xcflow_pipelines.records import find_bundle, tracking_of
 
     place = Home.at(home)
     bundle = find_bundle(place, tracking_of(place), model)
-    if source and not source.is_file():
-        raise BadUsageError(f"{source}: no such file")
     from xcflow.serving.predictor import Predictor
 
     predictor = Predictor.load(bundle)

@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import shlex
+import signal
 import sys
 import time
 import warnings
@@ -130,7 +131,7 @@ def run_locally(
             "config": config.to_json(),
         }
         watcher = Watcher(run, listener)
-        with _environment(environment), running(), _quiet(watcher):
+        with _environment(environment), running(), _ended_with_its_tasks(), _quiet(watcher):
             _run_pipeline(config, arguments, home, run.folder)
         watcher.close()
     run.seconds = time.monotonic() - start
@@ -292,6 +293,32 @@ def _run_pipeline(config: Config, arguments: Mapping[str, str], home: Home, fold
         raise_on_error=False,
     )
     retraining_pipeline(config.resources)(**arguments)
+
+
+@contextlib.contextmanager
+def _ended_with_its_tasks() -> Iterator[None]:
+    """End what the block started when it is interrupted; a terminal's Ctrl-C reaches all anyway."""
+    present = _descendants(os.getpid())
+    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        for pid in _descendants(os.getpid()) - present:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _descendants(pid: int) -> set[int]:
+    """The processes below a process, where the system lists them (Linux)."""
+    found: set[int] = set()
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in map(int, path.read_text().split()):
+                found |= {child} | _descendants(child)
+    return found
 
 
 @contextlib.contextmanager

@@ -128,7 +128,8 @@ def find_bundle(home: Home, tracking: TrackingConfig, name: str) -> Path:
         name: A folder, ``champion``, ``previous``, a version's number, or a run's name.
 
     Raises:
-        BadUsageError: There is no such model.
+        BadUsageError: There is no such run.
+        TrackingError: There is no such registered model.
     """
     if (Path(name) / MANIFEST).is_file():
         read_manifest(Path(name), "bundle")
@@ -151,7 +152,7 @@ def _registered_bundle(home: Home, tracking: TrackingConfig, name: str) -> Path:
     registry = Registry(tracker, tracking.model_name, home)
     version = registry.version(name) if name.isdigit() else registry.aliased(name)
     if version is None:
-        raise BadUsageError(f"no {name} in {home.root} yet: run the pipeline first (xcflow run)")
+        raise TrackingError(f"no {name} in {home.root} yet: run the pipeline first (xcflow run)")
     return fetch_bundle(tracker, home, version.digest)
 
 

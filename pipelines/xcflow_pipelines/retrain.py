@@ -17,7 +17,13 @@ from xcflow.registry.names import KILLED, PROMOTE
 from xcflow_pipelines.local import LocalRun, new_run_name, run_locally
 from xcflow_pipelines.measure import catalogue_folder
 from xcflow_pipelines.records import RunRecord, remember_tracking
-from xcflow_pipelines.shell import FAILED, INTERRUPTED, NOT_PROMOTED, OK, complain
+from xcflow_pipelines.shell import (
+    FAILED,
+    NOT_PROMOTED,
+    OK,
+    InterruptedCommandError,
+    complain,
+)
 
 PROMOTION = "promotion.json"
 # Name of a page beside a run's record -> the step that wrote it.
@@ -53,10 +59,9 @@ def retrain(config: Config, profile: str, data: str, home: Home, fresh: bool, as
             listener=teller,
         )
     except KeyboardInterrupt:
-        teller.stop()
-        complain(f"run {name} was interrupted; the same command goes on where it stopped")
         _record_interruption(config, home, name)
-        return INTERRUPTED
+        message = f"run {name} was interrupted; the same command goes on where it stopped"
+        raise InterruptedCommandError(message) from None
     finally:
         teller.stop()
     if failed := run.failed:

@@ -22,6 +22,10 @@ class BadUsageError(XcflowError):
     """The command line asks for something that cannot be."""
 
 
+class InterruptedCommandError(XcflowError):
+    """The user stopped a command that has something to say about it."""
+
+
 def guarded(command: Callable[[], object]) -> int:
     """Run a command line and return its exit code; whatever goes wrong becomes one line."""
     try:
@@ -39,14 +43,15 @@ def guarded(command: Callable[[], object]) -> int:
     except (ConfigError, BadUsageError) as error:
         complain(error)
         return USAGE
+    except InterruptedCommandError as error:
+        complain(error)
+        return INTERRUPTED
     except GateError as error:
         complain(error)
         return NOT_PROMOTED
     except XcflowError as error:
         complain(error)
         return FAILED
-    except KeyboardInterrupt:
-        code = INTERRUPTED
     except Exception as error:  # noqa: BLE001  # the last resort
         complain(f"unexpected {type(error).__name__}: {error} (details: {_write_details()})")
         return FAILED

@@ -179,15 +179,15 @@ class Registry:
             reason: Why, in words.
 
         Raises:
-            GateError: There is nothing to go back to, or it is the champion already.
+            TrackingError: There is nothing to go back to, or it is the champion already.
         """
         with self._lock():
             champion = self.champion()
             target = self.version(to) if to else self.previous()
             if target is None:
-                raise GateError("no champion before this one: nothing to roll back to")
+                raise TrackingError("no champion before this one: nothing to roll back to")
             if champion and champion.number == target.number:
-                raise GateError(f"version {target.number} is the champion already")
+                raise TrackingError(f"version {target.number} is the champion already")
             fetch_bundle(self.tracker, self.home, target.digest)
             return self._move("rollback", target, champion, self._verdict(target), reason)
 
