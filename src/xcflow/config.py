@@ -323,6 +323,8 @@ class FusionConfig:
         neighbours: Training documents whose labels vote.
         neighbour_temperature: Of the softmax over the neighbours' similarities.
         contenders: Best proposals of a document that all are trained on; of the rest, one in four.
+        tail_weight: Power of the inverse propensity by which a true label weighs in its training:
+            0 weighs all alike, 1 weighs them as PSP does.
         hidden: Hidden units of the network that ranks the proposals.
         steps: Steps of its training on the validation split.
         rate: Its learning rate.
@@ -333,8 +335,9 @@ class FusionConfig:
     neighbours: int = 50
     neighbour_temperature: float = 0.05
     contenders: int = 50
+    tail_weight: float = 0.5
     hidden: int = 32
-    steps: int = 300
+    steps: int = 200
     rate: float = 0.03
     decay: float = 1e-3
 

@@ -10,7 +10,7 @@ that are ranked in use.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -102,6 +102,7 @@ def fit_fusion(
     features: NDArray[np.float32],
     proposals: Ragged,
     truth: Ragged,
+    gains: NDArray[np.float64],
     config: FusionConfig,
     seed: int,
 ) -> Fusion:
@@ -111,6 +112,8 @@ def fit_fusion(
         features: [T, F] of the proposals.
         proposals: N rows of proposed label rows.
         truth: N rows of true label rows.
+        gains: [L] inverse propensity of each label; its power ``config.tail_weight`` weighs the
+            loss of a true label, so that the many frequent ones do not decide alone.
         config: Width, steps, decay, and the contenders of a document that are looked at.
         seed: Decides the start.
     """
@@ -124,9 +127,11 @@ def fit_fusion(
     weights = [hidden, torch.zeros(config.hidden), torch.zeros(config.hidden), linear]
     true = torch.from_numpy(proposals.also_in(truth))
     rows = torch.from_numpy(proposals.row_ids())
+    weight = torch.from_numpy(gains[proposals.data] ** config.tail_weight).float()
     kept = _contenders(x[:, :3].sum(1), rows, config.contenders) | true
     if bool(true.any()):
-        _minimise(weights, x[kept], rows[kept], true[kept], len(proposals), config)
+        lists = _Lists(x[kept], rows[kept], true[kept], weight[kept], len(proposals))
+        _minimise(weights, lists, config)
     values = [np.asarray(weight.detach().numpy()) for weight in weights]
     return Fusion(mean, scale, *values)
 
@@ -144,32 +149,36 @@ def _contenders(scores: Tensor, rows: Tensor, count: int) -> Tensor:
     return kept
 
 
-def _minimise(
-    weights: list[Tensor],
-    x: Tensor,
-    rows: Tensor,
-    true: Tensor,
-    documents: int,
-    config: FusionConfig,
-) -> None:
+class _Lists(NamedTuple):
+    """Proposals to learn from: features [T, F], documents, truth and weights [T], and N."""
+
+    x: Tensor
+    rows: Tensor
+    true: Tensor
+    weight: Tensor
+    documents: int
+
+
+def _minimise(weights: list[Tensor], lists: _Lists, config: FusionConfig) -> None:
     """Full-batch Adam with decay: nothing is drawn, the result depends on data and start alone."""
     hidden, bias, out, linear = (weight.requires_grad_() for weight in weights)
     optimizer = torch.optim.AdamW(weights, lr=config.rate, weight_decay=config.decay)
     for step in range(config.steps):
         for group in optimizer.param_groups:
             group["lr"] = config.rate * (1.0 - step / config.steps)
-        scores = torch.tanh(x @ hidden + bias) @ out + x @ linear
-        loss = _list_loss(scores, rows, true, documents)
+        scores = torch.tanh(lists.x @ hidden + bias) @ out + lists.x @ linear
+        loss = _list_loss(scores, lists)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
 
-def _list_loss(scores: Tensor, rows: Tensor, true: Tensor, documents: int) -> Tensor:
+def _list_loss(scores: Tensor, lists: _Lists) -> Tensor:
     """Softmax loss of each true proposal against its document's false ones, a mean by document."""
+    _, rows, true, weight, documents = lists
     top = torch.full((documents,), -1e9).scatter_reduce(0, rows, scores.detach(), "amax")
     shares = torch.exp(scores - top[rows]) * ~true
     against = torch.log(torch.zeros(documents).index_add(0, rows, shares) + 1e-9) + top
     counts = torch.bincount(rows[true], minlength=documents)
-    losses = torch.nn.functional.softplus(against[rows[true]] - scores[true])
-    return (losses / counts[rows[true]]).sum() / (counts > 0).sum()
+    losses = torch.nn.functional.softplus(against[rows[true]] - scores[true]) * weight[true]
+    return (losses / counts[rows[true]]).sum() / ((counts > 0).sum() * weight[true].mean())

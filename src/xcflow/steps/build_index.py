@@ -14,9 +14,9 @@ from tokenizers import Tokenizer
 
 from xcflow.artifact import writing
 from xcflow.catalogue.dataset import Dataset
-from xcflow.config import Config, RetrievalConfig
+from xcflow.config import Config, EvaluationConfig, RetrievalConfig
 from xcflow.encoders.build import load_encoder, save_encoder
-from xcflow.evaluation.metrics import without
+from xcflow.evaluation.metrics import inverse_propensity, without
 from xcflow.progress import log, progress
 from xcflow.ragged import Ragged
 from xcflow.retrieval.exact import search
@@ -127,7 +127,13 @@ def _fit(
             advance(len(block))
     joined = _concatenated(labels)
     truth = without(splits.validation.labels, splits.left_out)
-    return fit_fusion(np.concatenate(features), joined, truth, config.fusion, config.run.seed)
+    propensity = EvaluationConfig()
+    gains = inverse_propensity(
+        counts, len(splits.fit), propensity.propensity_a, propensity.propensity_b
+    )
+    return fit_fusion(
+        np.concatenate(features), joined, truth, gains, config.fusion, config.run.seed
+    )
 
 
 def _concatenated(parts: list[Ragged]) -> Ragged:
