@@ -136,11 +136,12 @@ def initial_table(
         [V, D] float32, rows centred on the pre-trained mean and scaled by idf to a mean norm of 1.
     """
     folder = model_folder(config.model)
-    pretrained = _input_embeddings(folder)
-    table = pretrained - pretrained.mean(0)
     before = Tokenizer.from_file(str(folder / "tokenizer.json"))
     before.no_truncation()
     before.no_padding()
+    # Some models round the number of rows up; the spare ones mean nothing.
+    pretrained = _input_embeddings(folder)[: before.get_vocab_size()]
+    table = pretrained - pretrained.mean(0)
     after = Tokenizer.from_file(str(tokenizer_file))
     idf = np.log((texts + 1.0) / (document_frequency + 1.0)) + 1e-3
     scale = torch.from_numpy(idf**IDF_POWER).float()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -80,7 +81,7 @@ def load_encoder(folder: Path) -> tuple[Encoder, dict[str, Tensor]]:
     try:
         settings: dict[str, Any] = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
         tensors = load_file(folder / _WEIGHTS)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ArtifactError(f"{folder}: holds no readable encoder: {error}") from error
     encoder: Encoder
     if settings["kind"] == Transformer.KIND:

@@ -141,7 +141,9 @@ def transformer_of(settings: dict[str, Any]) -> Transformer:
 
     architecture = dict(settings["architecture"])
     known = AutoConfig.for_model(architecture.pop("model_type"), **architecture)
-    model = AutoModel.from_config(known, add_pooling_layer=False)  # type: ignore[no-untyped-call]
+    model = AutoModel.from_config(known)  # type: ignore[no-untyped-call]
+    if hasattr(model, "pooler"):  # DistilBERT has none, and cannot be told to leave it out
+        model.pooler = None
     return Transformer(model.float(), settings)
 
 
