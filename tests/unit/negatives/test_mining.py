@@ -1,0 +1,37 @@
+"""Negatives from nearest-neighbour search."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xcflow.config import RetrievalConfig
+from xcflow.negatives import mining
+from xcflow.topk import NO_LABEL
+from xcflow.vectors import ShardedVectors
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> ShardedVectors:
+    rng = np.random.default_rng(0)
+    ShardedVectors.write(tmp_path / "v", iter([rng.standard_normal((20, 4)) for _ in range(2)]))
+    return ShardedVectors.open(tmp_path / "v")
+
+
+def test_the_nearest_labels_of_each_document(
+    documents: ShardedVectors, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(mining, "_BLOCK", 3)
+    labels = np.random.default_rng(1).standard_normal((12, 4)).astype(np.float32)
+    rows = np.array([35, 2, 17, 20, 3])
+    mined = mining.mine(documents, rows, labels, 4, RetrievalConfig())
+    expected = np.argsort(-(documents.take(rows) @ labels.T), axis=1)[:, :4]
+    np.testing.assert_array_equal(mined, expected)
+
+
+def test_fewer_labels_than_asked_for(documents: ShardedVectors):
+    labels = np.eye(4, dtype=np.float32)[:2]
+    mined = mining.mine(documents, np.arange(3), labels, 4, RetrievalConfig())
+    assert mined.dtype == np.int32
+    assert (mined[:, 2:] == NO_LABEL).all()
+    assert np.sort(mined[:, :2]).tolist() == [[0, 1]] * 3
