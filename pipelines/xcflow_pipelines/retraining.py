@@ -126,3 +126,11 @@ def compile_pipeline(resources: ResourcesConfig, path: Path) -> None:
     from kfp import compiler
 
     compiler.Compiler().compile(retraining_pipeline(resources), str(path))
+
+
+if __name__ == "__main__":
+    import sys
+
+    from xcflow.config import Config
+
+    compile_pipeline(Config().resources, Path(sys.argv[1]))

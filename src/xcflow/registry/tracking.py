@@ -88,8 +88,10 @@ class Tracker:
         except XcflowError:
             raise
         except Exception as error:
+            public = _public(self.uri)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise TrackingError(f"tracking store {_public(self.uri)}: {reason}") from error
+            reason = reason.replace(self.uri, public)
+            raise TrackingError(f"tracking store {public}: {reason}") from error
 
     def open_run(
         self, name: str, key: str, params: Mapping[str, Any], tags: Mapping[str, str]
@@ -111,7 +113,7 @@ class Tracker:
                 run = joined
             else:
                 found = self._find(key)
-                run = str(found.info.run_id) if found else self._create(name, {})
+                run = str(found.info.run_id) if found else self._create(name)
             everything = {names.RUN_KEY: key, names.OWNED: str(not joined).lower(), **tags}
             self._log(run, params=flat(params), tags=everything)
         return run
@@ -136,7 +138,8 @@ class Tracker:
         """Make the child run of a step; returns its id."""
         tags = {names.STEP: step, names.CACHED: str(cached).lower(), "mlflow.parentRunId": parent}
         with self.trouble():
-            run = self._create(step, tags)
+            experiment = self.client.get_run(parent).info.experiment_id
+            run = self._create(step, tags, experiment)
             self._log(run, params=flat(params))
         return run
 
@@ -258,14 +261,18 @@ class Tracker:
                     raise
         return str(found.experiment_id)
 
-    def _create(self, name: str, tags: Mapping[str, str]) -> str:
+    def _create(
+        self, name: str, tags: Mapping[str, str] | None = None, experiment: str | None = None
+    ) -> str:
         source = {
             "mlflow.user": user_name(),
             "mlflow.source.name": "xcflow",
             "mlflow.source.type": "JOB",
             "library_version": xcflow.__version__,
         }
-        run = self.client.create_run(self._experiment_id(), run_name=name, tags={**source, **tags})
+        run = self.client.create_run(
+            experiment or self._experiment_id(), run_name=name, tags={**source, **(tags or {})}
+        )
         return str(run.info.run_id)
 
     def _find(self, key: str) -> Run | None:

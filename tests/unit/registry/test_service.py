@@ -1,0 +1,88 @@
+"""The recording process: it neither fails nor delays a step, and sees one that is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from xcflow.artifact import writing
+from xcflow.errors import DataError, GateError, TrackingError
+from xcflow.registry import names
+from xcflow.registry.service import Connection, connected, recorded, running
+
+STEP = """
+import sys, time
+from pathlib import Path
+from xcflow.registry.service import recorded
+with recorded("train_encoder", {}, Path("nowhere")):
+    print("working", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def in_a_run(home, monkeypatch):
+    monkeypatch.setenv("XCFLOW_HOME", str(home.root))
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "tests")
+    monkeypatch.setenv("XCFLOW_RUN_KEY", "key")
+
+
+def test_steps_of_a_run_share_a_service(in_a_run, tracker, tmp_path):
+    run = tracker.open_run("a run", "key", {}, {})
+    with running() as path:
+        with running() as same:
+            assert same == path
+        with recorded("validate_data", {"data": {"rows": 3}}, tmp_path / "data"):
+            with writing(tmp_path / "data", "dataset"):
+                pass
+        with pytest.raises(DataError), recorded("cluster_labels", {}, tmp_path / "none"):
+            raise DataError("no labels", "labels.jsonl", 3)
+        killed = subprocess.Popen([sys.executable, "-c", STEP], stdout=subprocess.PIPE, text=True)
+        assert killed.stdout.readline() == "working\n"
+        killed.send_signal(signal.SIGKILL)
+        killed.communicate()
+        deadline = time.monotonic() + 30
+        while tracker.steps(run)["train_encoder"].info.status == "RUNNING":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        steps = tracker.steps(run)
+        with connected() as service, pytest.raises(GateError, match="not promoted"):
+            service.call("promote", **promotion(tmp_path / "data"))
+    assert {name: child.info.status for name, child in steps.items()} == {
+        "validate_data": names.FINISHED,
+        "cluster_labels": names.FAILED,
+        "train_encoder": names.KILLED,
+    }
+    assert steps["validate_data"].data.params == {"data.rows": "3"}
+    assert steps["cluster_labels"].data.tags["error"] == "labels.jsonl, line 3: no labels"
+    with pytest.raises(TrackingError, match="gone"):
+        Connection(path)
+
+
+def promotion(folder):
+    from xcflow.artifact import read_manifest
+
+    with writing(folder, "bundle"):
+        pass
+    digest = read_manifest(folder).digest
+    judged = {"verdict": "HOLD", "compared_with": "", "reason": "", "candidate": digest}
+    return {"model": "m", "bundle": str(folder), "key": "key", **judged}
+
+
+def test_a_step_outlives_its_tracking_store(monkeypatch, tmp_path, capfd):
+    monkeypatch.setenv("XCFLOW_RUN_KEY", "key")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/absent/folder/mlflow.db")
+    done = False
+    with recorded("train_encoder", {}, tmp_path):
+        done = True
+    assert done
+    assert "the step goes unrecorded" in capfd.readouterr().err
+
+
+def test_outside_a_run_nothing_is_recorded(monkeypatch, tmp_path):
+    monkeypatch.delenv("XCFLOW_RUN_KEY", raising=False)
+    with recorded("train_encoder", {}, tmp_path):
+        assert "XCFLOW_TRACKING_SOCKET" not in os.environ
