@@ -15,7 +15,7 @@ import typer
 from xcflow.errors import ConfigError, GateError, XcflowError
 from xcflow.home import Home
 
-OK, FAILED, USAGE, NOT_PROMOTED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
+OK, FAILED, USAGE, NOT_PROMOTED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 class BadUsageError(XcflowError):
@@ -34,7 +34,7 @@ def guarded(command: Callable[[], object]) -> int:
     except BrokenPipeError:
         # Whoever read the output has seen enough. Python would complain while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        return FAILED
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "xcflow"

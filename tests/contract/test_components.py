@@ -7,9 +7,9 @@ import pkgutil
 import textwrap
 
 import pytest
-import xcflow_components
 from kfp import dsl
 
+import xcflow_components
 from xcflow.steps import STEPS
 from xcflow.steps.flow import RECORDED
 

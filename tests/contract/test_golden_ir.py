@@ -8,9 +8,9 @@ import yaml
 from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
-from xcflow_pipelines.retraining import UNCACHED, compile_pipeline
 
 from xcflow.config import Config
+from xcflow_pipelines.retraining import UNCACHED, compile_pipeline
 
 GOLDEN = Path(__file__).parent / "golden" / "retraining.yaml"
 

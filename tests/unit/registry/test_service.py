@@ -35,9 +35,10 @@ def test_steps_of_a_run_share_a_service(in_a_run, tracker, tmp_path):
     with running() as path:
         with running() as same:
             assert same == path
-        with recorded("validate_data", {"data": {"rows": 3}}, tmp_path / "data"):
-            with writing(tmp_path / "data", "dataset"):
-                pass
+        folder = tmp_path / "data"
+        folder = tmp_path / "data"
+        with recorded("validate_data", {"data": {"rows": 3}}, folder), writing(folder, "dataset"):
+            pass
         with pytest.raises(DataError), recorded("cluster_labels", {}, tmp_path / "none"):
             raise DataError("no labels", "labels.jsonl", 3)
         killed = subprocess.Popen([sys.executable, "-c", STEP], stdout=subprocess.PIPE, text=True)
