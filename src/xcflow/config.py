@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import re
 import tomllib
 import types
@@ -27,6 +28,12 @@ from xcflow.errors import ConfigError
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ConfigError(message)
+
+
+def _require_at_least(minimum: int, section: str, config: Any, *keys: str) -> None:
+    for key in keys:
+        value = getattr(config, key)
+        _require(value >= minimum, f"{section}.{key} must be at least {minimum}, it is {value}")
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,10 @@ class DataConfig:
     def __post_init__(self) -> None:
         _require(self.max_document_tokens >= 3, "data.max_document_tokens must be at least 3")
         _require(self.max_label_tokens >= 3, "data.max_label_tokens must be at least 3")
-        _require(self.chunk_rows >= 1, "data.chunk_rows must be at least 1")
+        _require_at_least(0, "data", self, "catalogue_words")
+        _require_at_least(
+            1, "data", self, "catalogue_word_min_count", "validation_documents", "chunk_rows"
+        )
         _require(
             0.0 < self.validation_fraction <= 0.5,
             f"data.validation_fraction must be in (0, 0.5], it is {self.validation_fraction}",
@@ -175,6 +185,8 @@ class ClusteringConfig:
         _require(self.clusters >= 0, "clustering.clusters must not be negative")
         _require(self.private_labels >= 0, "clustering.private_labels must not be negative")
         _require(self.min_cluster_size >= 1, "clustering.min_cluster_size must be at least 1")
+        _require_at_least(1, "clustering", self, "max_rounds")
+        _require_at_least(0, "clustering", self, "private_min_count", "tolerance")
 
 
 @dataclass(frozen=True)
@@ -230,6 +242,17 @@ class ModuleOneConfig:
         _require(self.temperature > 0.0, "module_one.temperature must be above 0")
         _require(self.cluster_size >= 1, "module_one.cluster_size must be at least 1")
         _require(self.memory_width >= 1, "module_one.memory_width must be at least 1")
+        _require_at_least(
+            0,
+            "module_one",
+            self,
+            "learning_rate",
+            "dense_learning_rate",
+            "weight_decay",
+            "warmup_steps",
+            "cluster_from_epoch",
+            "double_every",
+        )
         _require(self.patience >= 1, "module_one.patience must be at least 1")
 
 
@@ -279,7 +302,16 @@ class ModuleTwoConfig:
         _require(self.hardest >= 1, "module_two.hardest must be at least 1")
         _require(self.temperature > 0.0, "module_two.temperature must be above 0")
         _require(self.cluster_size >= 1, "module_two.cluster_size must be at least 1")
-        _require(self.mined >= 0, "module_two.mined must not be negative")
+        _require_at_least(
+            0,
+            "module_two",
+            self,
+            "learning_rate",
+            "warmup_steps",
+            "mined",
+            "mined_per_batch",
+            "mine_from_epoch",
+        )
         _require(self.mine_every >= 1, "module_two.mine_every must be at least 1")
         _require(self.patience >= 1, "module_two.patience must be at least 1")
 
@@ -311,6 +343,7 @@ class RetrievalConfig:
 
     def __post_init__(self) -> None:
         _require(self.hnsw_links >= 2, "retrieval.hnsw_links must be at least 2")
+        _require_at_least(1, "retrieval", self, "hnsw_build", "hnsw_search", "recall_queries")
         _require(0.0 < self.ivf_probe <= 1.0, "retrieval.ivf_probe must be in (0, 1]")
 
 
@@ -346,6 +379,7 @@ class FusionConfig:
         _require(self.neighbours >= 1, "fusion.neighbours must be at least 1")
         _require(self.hidden >= 1, "fusion.hidden must be at least 1")
         _require(self.neighbour_temperature > 0.0, "fusion.neighbour_temperature must be above 0")
+        _require_at_least(0, "fusion", self, "contenders", "tail_weight", "steps", "rate", "decay")
 
 
 @dataclass(frozen=True)
@@ -357,6 +391,9 @@ class CheckpointConfig:
     """
 
     every_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        _require_at_least(0, "checkpoint", self, "every_seconds")
 
 
 @dataclass(frozen=True)
@@ -700,4 +737,5 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
     if hint is float and type(value) is int:
         return float(value)
     _require(type(value) is hint, f"{where} must be of type {hint.__name__}, not {value!r}")
+    _require(hint is not float or math.isfinite(value), f"{where} must be finite, not {value}")
     return value
