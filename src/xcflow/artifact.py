@@ -128,17 +128,19 @@ def read_manifest(folder: Path, kind: str | None = None, *, verify: bool = False
     """
     path = Path(folder) / MANIFEST
     try:
-        manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
+        values = json.loads(path.read_text(encoding="utf-8"))
+        layout = values["schema_version"]
+        manifest = Manifest(**values) if layout == SCHEMA_VERSION else None
     except FileNotFoundError:
         raise ArtifactError(
             f"{folder}: not a complete {kind or 'step output'} (no {MANIFEST}): run that step again"
         ) from None
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, KeyError, OSError) as error:
         raise ArtifactError(f"{path}: cannot be read: {error}") from error
-    if manifest.schema_version != SCHEMA_VERSION:
+    if manifest is None:
         raise ArtifactError(
-            f"{path}: layout {manifest.schema_version} is not the one this version of xcflow "
-            f"reads ({SCHEMA_VERSION}): write the folder again"
+            f"{path}: layout {layout} is not the one this version of xcflow reads "
+            f"({SCHEMA_VERSION}): write the folder again"
         )
     if kind is not None and manifest.kind != kind:
         raise ArtifactError(f"{folder}: holds a {manifest.kind}, not a {kind}")
