@@ -52,6 +52,8 @@ def _with_catalogue_words(
             " only WordPiece takes new words: set data.catalogue_words = 0"
         )
     vocabulary: dict[str, int] = tree["model"]["vocab"]
+    # Tokens beside the vocabulary would move behind the new words.
+    vocabulary.update({token["content"]: token["id"] for token in tree["added_tokens"]})
     longest = int(tree["model"].get("max_input_chars_per_word", 100))
     counts: Counter[str] = Counter()
     for chunk in chunks:
