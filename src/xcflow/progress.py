@@ -83,7 +83,7 @@ def _lines(title: str, total: int, unit: str) -> Iterator[Advance]:
         if now - last >= LINE_INTERVAL_S and done < total:
             last = now
             rate = done / (now - start)
-            left = (total - done) / rate
+            left = (total - done) / max(rate, 1e-6)
             log(f"{title}: {done:,}/{total:,} {unit}, {rate:,.0f}/s, {left:,.0f} s left {note}")
 
     yield advance
