@@ -327,7 +327,13 @@ def _client(uri: str) -> MlflowClient:
         from mlflow.tracking import MlflowClient
     except ImportError as error:
         raise MissingExtraError("mlflow", "tracking") from error
+    # Parts of a client ask for the store of the process. Setting it sets the environment too,
+    # which would reach everything that this process starts.
+    before = os.environ.get(URI_VARIABLE)
     mlflow.set_tracking_uri(uri)
+    os.environ.pop(URI_VARIABLE)
+    if before is not None:
+        os.environ[URI_VARIABLE] = before
     return MlflowClient(uri, registry_uri=uri)
 
 

@@ -13,7 +13,7 @@ from xcflow_pipelines.predicting import predict_file, read_queries
 class LengthPredictor:
     """Answers each text with the labels that its length and its first letters name."""
 
-    label_ids = [f"label {i}" for i in range(100)]
+    label_ids = tuple(f"label {i}" for i in range(100))
 
     def top_k(self, texts, k, voice="fused"):
         labels = np.array([[len(t) % 100, *range(k - 1)] for t in texts], np.int32)

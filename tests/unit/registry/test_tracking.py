@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -102,6 +103,10 @@ def test_an_absent_server_is_one_line_without_the_password(monkeypatch):
     assert "\n" not in line
     assert "127.0.0.1:9" in line
     assert "secret" not in line
+
+
+def test_the_store_of_one_home_does_not_leak(tracker):
+    assert "MLFLOW_TRACKING_URI" not in os.environ
 
 
 def test_where_runs_are_recorded(home, monkeypatch):
