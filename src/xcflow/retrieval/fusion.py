@@ -118,10 +118,14 @@ def fit_fusion(
         seed: Decides the start.
     """
     mean = features.mean(0) if len(features) else np.zeros(len(FEATURES), np.float32)
-    scale = (features.std(0) if len(features) else np.ones_like(mean)) + np.float32(1e-6)
+    spread = features.std(0) if len(features) else np.zeros_like(mean)
+    # What never varies here tells nothing, so it must not sway the answers where it does vary.
+    varies = spread > 1e-5
+    scale = np.where(varies, spread, np.float32(1.0))
     x = torch.from_numpy((features - mean) / scale)
     generator = torch.Generator().manual_seed(seed)
     hidden = 0.3 * torch.randn(len(FEATURES), config.hidden, generator=generator)
+    hidden *= torch.from_numpy(varies)[:, None]
     # All voices count alike where nothing can be learned: no true label among the proposals.
     linear = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
     weights = [hidden, torch.zeros(config.hidden), torch.zeros(config.hidden), linear]
