@@ -1,0 +1,132 @@
+"""Exact and approximate search."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xcflow.config import RetrievalConfig
+from xcflow.retrieval import exact
+from xcflow.retrieval.exact import search
+from xcflow.retrieval.index import Kind, VectorIndex, index_kind, recall_at
+from xcflow.topk import NO_LABEL, TopK
+
+KINDS: tuple[Kind, ...] = ("flat", "hnsw", "ivf")
+
+
+def unit(rows: int, dim: int, seed: int) -> np.ndarray:
+    vectors = np.random.default_rng(seed).standard_normal((rows, dim)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def config(kind: Kind) -> RetrievalConfig:
+    return RetrievalConfig(index=kind, ivf_probe=0.5, hnsw_links=8, hnsw_build=40, hnsw_search=60)
+
+
+@given(
+    queries=st.integers(0, 5), keys=st.integers(0, 9), k=st.integers(1, 12), seed=st.integers(0, 99)
+)
+def test_exact_search_is_a_sorted_product(queries: int, keys: int, k: int, seed: int):
+    q, x = unit(queries, 3, seed), unit(keys, 3, seed + 1)
+    found = search(q, x, k)
+    assert found.labels.shape == found.scores.shape == (queries, k)
+    products = q @ x.T
+    order = np.argsort(-products, axis=1)[:, :k]
+    n = min(k, keys)
+    np.testing.assert_array_equal(found.labels[:, :n], order)
+    np.testing.assert_allclose(
+        found.scores[:, :n], np.take_along_axis(products, order, 1), atol=1e-6
+    )
+    assert (found.labels[:, n:] == NO_LABEL).all()
+    assert (found.scores[:, n:] == -np.inf).all()
+
+
+def test_exact_search_goes_by_blocks_and_takes_any_layout(monkeypatch: pytest.MonkeyPatch):
+    q, x = unit(10, 4, 0), unit(20, 4, 1)
+    whole = search(q, x, 5)
+    monkeypatch.setattr(exact, "_QUERIES", 3)
+    for keys in (x, np.asfortranarray(x), x.astype(np.float64)):
+        found = search(q[::1], keys, 5)
+        np.testing.assert_array_equal(found.labels, whole.labels)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_index_finds_nearly_all_and_keeps_it_on_disk(kind: Kind, tmp_path: Path):
+    vectors, queries = unit(2000, 8, 0), unit(50, 8, 1)
+    index = VectorIndex.build(vectors, config(kind))
+    exactly = search(queries, vectors, 10)
+    found = index.search(queries, 10)
+    assert len(index) == 2000
+    assert recall_at(found, exactly) >= (1.0 if kind == "flat" else 0.9)
+    assert (np.diff(found.scores, axis=1) <= 1e-6).all()
+    products = np.einsum("nkd,nd->nk", vectors[found.labels], queries)
+    np.testing.assert_allclose(found.scores, products, atol=2e-3)
+    index.save(tmp_path / "index")
+    loaded = VectorIndex.load(tmp_path / "index", kind)
+    again = loaded.search(queries, 10)
+    np.testing.assert_array_equal(again.labels, found.labels)
+    np.testing.assert_array_equal(again.scores, found.scores)
+    assert {path.name for path in tmp_path.iterdir()} == (
+        {"index.npy"} if kind == "flat" else {"index.npy", "index.faiss"}
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("vectors", [1, 3, 70])
+def test_fewer_vectors_than_asked_for(kind: Kind, vectors: int):
+    index = VectorIndex.build(unit(vectors, 4, 0), config(kind))
+    found = index.search(unit(5, 4, 1), 100)
+    assert found.labels.shape == (5, 100)
+    assert ((found.labels == NO_LABEL) == (found.scores == -np.inf)).all()
+    assert (found.labels[:, vectors:] == NO_LABEL).all()
+    for row in found.labels:
+        present = row[row != NO_LABEL]
+        assert len(set(present.tolist())) == len(present) >= min(vectors, 1)
+    # A graph may have vectors that no link leads to, and an inverted file lists that are not read.
+    share = (found.labels[:, :vectors] != NO_LABEL).mean()
+    assert share >= {"flat": 1.0, "hnsw": 0.9, "ivf": 0.4}[kind]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_queries(kind: Kind):
+    index = VectorIndex.build(unit(80, 4, 0), config(kind))
+    assert index.search(np.empty((0, 4), np.float32), 3).labels.shape == (0, 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_vectors_give_the_same_bytes(kind: Kind, tmp_path: Path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        VectorIndex.build(unit(300, 8, 0), config(kind)).save(tmp_path / name / "index")
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("settings", "vectors", "expected"),
+    [
+        ({}, 100, "flat"),
+        ({}, 101, "hnsw"),
+        ({}, 200, "hnsw"),
+        ({}, 201, "ivf"),
+        ({"index": "ivf"}, 1, "ivf"),
+        ({"index": "flat"}, 10**9, "flat"),
+    ],
+)
+def test_the_kind_follows_the_size_unless_it_is_given(
+    settings: dict[str, str], vectors: int, expected: Kind
+):
+    retrieval = RetrievalConfig(flat_limit=100, hnsw_limit=200, **settings)  # type: ignore[arg-type]
+    assert index_kind(retrieval, vectors) == expected
+
+
+def test_recall_counts_what_was_found_of_what_there_is():
+    exactly = TopK(np.array([[1, 2, 3], [4, 5, NO_LABEL]], np.int32), np.zeros((2, 3), np.float32))
+    found = TopK(
+        np.array([[3, 9, 1], [NO_LABEL, NO_LABEL, 5]], np.int32), np.zeros((2, 3), np.float32)
+    )
+    assert recall_at(found, exactly) == pytest.approx(3 / 5)
+    nothing = TopK.none(2, 3)
+    assert recall_at(nothing, nothing) == 0.0

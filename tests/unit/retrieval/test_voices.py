@@ -1,0 +1,137 @@
+"""Proposals of the three voices against a slow reference."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xcflow.config import RetrievalConfig
+from xcflow.ragged import Ragged
+from xcflow.retrieval.index import Kind, VectorIndex
+from xcflow.retrieval.voices import Voices, _products
+from xcflow.topk import NO_LABEL
+
+LABELS, DOCUMENTS, DIM = 15, 30, 4
+
+
+def unit(rows: int, seed: int) -> np.ndarray:
+    vectors = np.random.default_rng(seed).standard_normal((rows, DIM)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def make_voices(
+    in_use: Sequence[int] = (0, 2, 3, 7, 11, 14), neighbours: int = 4, kind: Kind = "flat"
+) -> Voices:
+    rng = np.random.default_rng(9)
+    rows = [sorted(rng.choice(LABELS, int(rng.integers(0, 4)), replace=False)) for _ in range(30)]
+    config = RetrievalConfig(index=kind, ivf_probe=1.0)
+    return Voices(
+        labels=VectorIndex.build(unit(LABELS, 1), config),
+        classifiers=VectorIndex.build(unit(len(in_use), 2), config),
+        in_use=np.array(in_use, np.int64),
+        documents=VectorIndex.build(unit(DOCUMENTS, 3), config),
+        document_labels=Ragged.from_rows(rows),
+        neighbours=neighbours,
+        temperature=0.1,
+    )
+
+
+def slow_proposals(
+    voices: Voices, query: np.ndarray, shortlist: int, forbidden: np.ndarray
+) -> dict[int, tuple[float, float, float]]:
+    """Label -> encoder's, classifier's and neighbours' score."""
+    encoder = voices.labels.vectors @ query
+    classifier = encoder.copy()
+    classifier[voices.in_use] = voices.classifiers.vectors @ query
+    near = [d for d in np.argsort(-(voices.documents.vectors @ query)) if not forbidden[d]]
+    near = near[: voices.neighbours]
+    weights = np.exp((voices.documents.vectors @ query)[near] / voices.temperature)
+    votes: dict[int, float] = {}
+    for document, weight in zip(near, weights / weights.sum(), strict=True):
+        for label in voices.document_labels[document].tolist():
+            votes[label] = votes.get(label, 0.0) + float(weight)
+    used = voices.in_use[np.argsort(-(voices.classifiers.vectors @ query))[:shortlist]]
+    proposed = {*np.argsort(-encoder)[:shortlist].tolist(), *used.tolist(), *votes}
+    return {x: (encoder[x], classifier[x], votes.get(x, 0.0)) for x in sorted(proposed)}
+
+
+@pytest.mark.parametrize("shortlist", [1, 3, 50])
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_every_proposal_is_scored_by_all(shortlist: int, share: float):
+    voices, queries = make_voices(), unit(6, 5)
+    forbidden = np.random.default_rng(4).random(DOCUMENTS) < share
+    found = voices.propose(queries, shortlist, forbidden if share else None)
+    assert len(found.labels) == 6
+    for i, query in enumerate(queries):
+        expected = slow_proposals(voices, query, shortlist, forbidden)
+        own = slice(found.labels.offsets[i], found.labels.offsets[i + 1])
+        assert found.labels[i].tolist() == list(expected)
+        scores = np.stack([found.encoder[own], found.classifier[own], found.vote[own]], axis=1)
+        np.testing.assert_allclose(scores, list(expected.values()), atol=1e-5)
+
+
+def test_the_features_of_a_proposal():
+    voices = make_voices()
+    counts = np.arange(LABELS) % 4
+    found = voices.propose(unit(2, 5), 3)
+    features = found.features(counts)
+    seen = counts[found.labels.data]
+    expected = [found.encoder, found.classifier, found.vote, np.sqrt(found.vote)]
+    np.testing.assert_allclose(features[:, :4], np.stack(expected, axis=1))
+    np.testing.assert_allclose(features[:, 4], np.log1p(seen), rtol=1e-6)
+    np.testing.assert_array_equal(features[:, 5], seen == 0)
+
+
+def test_classifiers_answer_with_labels_and_leave_out_those_not_in_use():
+    voices, queries = make_voices(), unit(3, 5)
+    top = voices.by_classifier(queries, 9)
+    for row, query in zip(top.labels, queries, strict=True):
+        order = np.argsort(-(voices.classifiers.vectors @ query))
+        assert row.tolist() == voices.in_use[order].tolist() + [NO_LABEL] * 3
+
+
+def test_documents_that_may_not_vote_are_replaced_by_the_next_nearest():
+    voices, query = make_voices(neighbours=3), unit(1, 5)
+    order = np.argsort(-(voices.documents.vectors @ query[0]))
+    forbidden = np.zeros(DOCUMENTS, np.bool_)
+    forbidden[order[[0, 2]]] = True
+    rows, votes = voices.by_neighbours(query, forbidden)
+    expected = slow_proposals(voices, query[0], 1, forbidden)
+    assert {x: pytest.approx(v, rel=1e-4) for x, (_, _, v) in expected.items() if v} == dict(
+        zip(rows[0].tolist(), votes.tolist(), strict=True)
+    )
+
+
+def test_nobody_may_vote():
+    voices = make_voices()
+    rows, votes = voices.by_neighbours(unit(2, 5), np.ones(DOCUMENTS, np.bool_))
+    assert rows.lengths.tolist() == [0, 0]
+    assert votes.size == 0
+    assert not voices.propose(unit(2, 5), 3, np.ones(DOCUMENTS, np.bool_)).vote.any()
+
+
+def test_no_queries():
+    found = make_voices().propose(np.empty((0, DIM), np.float32), 3)
+    assert len(found.labels) == 0
+    assert found.features(np.zeros(LABELS, np.int64)).shape == (0, 6)
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
+def test_they_survive_a_folder(kind: Kind, tmp_path: Path):
+    voices, queries = make_voices(kind=kind), unit(5, 5)
+    loaded = Voices.load(tmp_path, voices.save(tmp_path))
+    before, after = voices.propose(queries, 5), loaded.propose(queries, 5)
+    np.testing.assert_array_equal(before.labels.data, after.labels.data)
+    np.testing.assert_array_equal(
+        before.features(np.ones(LABELS, np.int64)), after.features(np.ones(LABELS, np.int64))
+    )
+
+
+def test_products_of_more_pairs_than_a_block():
+    queries = unit(7, 5)
+    rows = np.repeat(np.arange(7), 1500)
+    places = np.random.default_rng(0).integers(0, LABELS, len(rows))
+    found = _products(queries, rows, unit(LABELS, 1), places)
+    expected = (queries[rows] * unit(LABELS, 1)[places]).sum(1)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
