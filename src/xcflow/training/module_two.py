@@ -7,6 +7,8 @@ nearest-neighbour search). A document weighs the same however many labels it has
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from xcflow.config import ModuleTwoConfig, RetrievalConfig
 from xcflow.labels.clustering import balanced_clusters
+from xcflow.negatives.batches import DocumentMemory
 from xcflow.negatives.candidates import Candidates
 from xcflow.negatives.mining import mine
 from xcflow.ragged import Ragged
@@ -28,6 +31,9 @@ from xcflow.training.losses import (
 )
 from xcflow.training.validation import Validation
 from xcflow.vectors import ShardedVectors
+
+_BLOCK = 8192
+_CLUSTERED_WIDTH = 128  # dimensions are enough to tell which documents are alike
 
 
 class ModuleTwo:
@@ -85,15 +91,23 @@ class ModuleTwo:
                 self._retrieval,
             )
         rng = np.random.default_rng([self._seed, epoch])
-        clusters = max(1, len(self._fit) // config.cluster_size)
-        if config.cluster_size == 1 or clusters == 1:
-            return rng.permutation(len(self._fit))
-        members = self._document_clusters(clusters)
-        return np.lexsort((rng.random(len(members)), rng.permutation(clusters)[members]))
+        members = self._clusters
+        place = rng.permutation(int(members.max()) + 1)[members]
+        return np.lexsort((rng.random(len(members)), place))
 
-    def _document_clusters(self, clusters: int) -> NDArray[np.int32]:
-        vectors = torch.from_numpy(self._documents.take(self._fit.rows))
-        return balanced_clusters(vectors, clusters, seed=self._seed, max_rounds=4, tolerance=1e-3)
+    @cached_property
+    def _clusters(self) -> NDArray[np.int32]:
+        """[N] the cluster of each document: made once, for their vectors stay as they are."""
+        documents, size = len(self._fit), self._config.cluster_size
+        if size == 1 or documents < 2 * size:
+            return np.arange(documents, dtype=np.int32)
+        memory = DocumentMemory(documents, self._documents.dim, _CLUSTERED_WIDTH, self._seed)
+        for start in range(0, documents, _BLOCK):
+            rows = np.arange(start, min(start + _BLOCK, documents))
+            memory.put(rows, torch.from_numpy(self._documents.take(self._fit.rows[rows])))
+        return balanced_clusters(
+            memory.vectors, documents // size, seed=self._seed, max_rounds=4, tolerance=1e-3
+        )
 
     def step(self, rows: NDArray[np.int64], rate: float, rng: np.random.Generator) -> float:
         """One batch: score against the candidates, update their rows."""
