@@ -16,6 +16,9 @@ from xcflow.registry.tracking import Tracker, tracking_uri
 from xcflow_pipelines.records import find_run
 from xcflow_pipelines.shell import FAILED, OK
 
+# As in mlflow/server.env, which an installed package does not carry along.
+SERVER = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
 
 def promote_run(
     home: Home, tracking: TrackingConfig, name: str, reason: str, override: bool
@@ -62,15 +65,12 @@ def serve_mlflow(home: Home, tracking: TrackingConfig, host: str, port: int) -> 
         typer.echo(f"this home records to {uri}: open that address")
         return OK
     home.root.mkdir(parents=True, exist_ok=True)
-    environment = {
-        **os.environ,
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves 20 s and 1.5 GB
-    }
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--default-artifact-root", str(home.artifacts), "--workers", "1"]
     typer.echo(f"MLflow on {uri}: http://{host}:{port} (Ctrl-C ends it)")
-    process = subprocess.Popen([*command, "--host", host, "--port", str(port)], env=environment)
+    process = subprocess.Popen(
+        [*command, "--host", host, "--port", str(port)], env=os.environ | SERVER
+    )
     try:
         return OK if process.wait() == 0 else FAILED
     except KeyboardInterrupt:
