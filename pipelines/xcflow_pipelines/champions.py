@@ -67,6 +67,7 @@ def serve_mlflow(home: Home, tracking: TrackingConfig, host: str, port: int) -> 
     home.root.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--default-artifact-root", str(home.artifacts), "--workers", "1"]
+    command += ["--host", host, "--port", str(port)]
     typer.echo(f"MLflow on {uri}: http://{host}:{port} (Ctrl-C ends it)")
     process = subprocess.Popen(
         [*command, "--host", host, "--port", str(port)], env=os.environ | SERVER
