@@ -9,6 +9,7 @@ from xcflow.config import GateConfig
 from xcflow.evaluation.gate import decide
 from xcflow.evaluation.report import evaluation_page, gate_page
 from xcflow.report.charts import Series, bar_chart, figure, interval, line_chart, nice_ticks
+from xcflow.report.page import signed_points
 
 NASTY = '<script>alert("x")</script> & "quoted"'
 
@@ -150,3 +151,10 @@ def test_an_interval_stays_inside_its_axis():
 )
 def test_figures_are_readable(value, text):
     assert figure(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0314, "+3.1"), (-0.0314, "−3.1"), (-0.0001, "+0.0"), (0.0, "+0.0")]
+)
+def test_differences_carry_their_sign_but_no_negative_zero(value, text):
+    assert signed_points(value) == text
