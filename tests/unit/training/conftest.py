@@ -1,0 +1,82 @@
+"""Tiny modules that can be made again and again in the same state."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from xcflow.catalogue.dataset import Dataset
+from xcflow.config import (
+    ClusteringConfig,
+    EncoderConfig,
+    ModuleOneConfig,
+    ModuleTwoConfig,
+    RetrievalConfig,
+)
+from xcflow.encoders.build import initial_encoder
+from xcflow.labels.auxiliary import AuxiliaryVectors, map_labels
+from xcflow.training.data import Splits
+from xcflow.training.module_one import ModuleOne
+from xcflow.training.module_two import ModuleTwo
+from xcflow.vectors import ShardedVectors
+
+SEED = 3
+
+
+@pytest.fixture(scope="session")
+def splits(themed: Dataset) -> Splits:
+    return Splits.of(themed)
+
+
+@pytest.fixture(scope="session")
+def make_module_one(themed: Dataset, splits: Splits, pretrained: Path) -> Callable[..., ModuleOne]:
+    """Module I on the themed data set, anew with each call."""
+
+    def make(kind: str = "bag_of_embeddings", clusters: int = 4, **settings: Any) -> ModuleOne:
+        encoder_config = EncoderConfig(kind=kind, model=str(pretrained), bf16="off")  # type: ignore[arg-type]
+        encoder = initial_encoder(encoder_config, themed)
+        rows, size = map_labels(
+            encoder.encode(themed.labels.tokens),
+            themed.label_counts(themed.fit_rows),
+            ClusteringConfig(clusters=clusters, private_min_count=8),
+            SEED,
+        )
+        generator = torch.Generator().manual_seed(SEED)
+        auxiliary = AuxiliaryVectors(rows, size, encoder.dim, on_unit=True, generator=generator)
+        rate = 1e-3 if kind == "transformer" else 1e-2
+        defaults = {"learning_rate": rate, "dense_learning_rate": rate, "cluster_from_epoch": 1}
+        config = ModuleOneConfig(**defaults | settings)
+        return ModuleOne(encoder, auxiliary, splits, themed.labels.tokens, config, SEED)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def embeddings(
+    themed: Dataset, make_module_one: Callable[..., ModuleOne], tmp_path_factory: Any
+) -> tuple[ShardedVectors, ShardedVectors]:
+    """Vectors of documents and labels from the encoder before training."""
+    folder: Path = tmp_path_factory.mktemp("embeddings")
+    module = make_module_one()
+    documents = module._encoder.encode(themed.train.tokens).numpy()
+    ShardedVectors.write(folder / "documents", iter(np.array_split(documents, 3)))
+    ShardedVectors.write(folder / "labels", iter([module.label_vectors().numpy()]))
+    return ShardedVectors.open(folder / "documents"), ShardedVectors.open(folder / "labels")
+
+
+@pytest.fixture(scope="session")
+def make_module_two(
+    themed: Dataset, splits: Splits, embeddings: tuple[ShardedVectors, ShardedVectors]
+) -> Callable[..., ModuleTwo]:
+    """Module II on the themed data set, anew with each call."""
+
+    def make(**settings: Any) -> ModuleTwo:
+        defaults = {"learning_rate": 0.05, "cluster_size": 4, "mined": 3, "mined_per_batch": 5}
+        config = ModuleTwoConfig(**defaults | settings)
+        used = np.flatnonzero(themed.label_counts(themed.fit_rows))
+        return ModuleTwo(*embeddings, used, splits, config, RetrievalConfig(), SEED)
+
+    return make

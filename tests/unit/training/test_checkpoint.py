@@ -1,0 +1,90 @@
+"""Saved states: all of one, or none."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from xcflow.errors import StorageError
+from xcflow.training.checkpoint import Checkpoint
+
+KEY = "0123456789abcdef0123"
+
+
+def test_what_is_saved_comes_back(home: Path):
+    tensors = {"a.b": torch.randn(3, 2), "empty": torch.empty(0, 4), "whole": torch.arange(3)}
+    state = {"epoch": 2, "series": {"loss": [[1, 0.1], [2, float("nan")]]}, "recent": [1 / 3]}
+    Checkpoint("train", KEY, 0.0).save(tensors, state)
+    loaded = Checkpoint("train", KEY, 0.0).load()
+    assert loaded is not None
+    assert set(loaded[0]) == set(tensors)
+    for name, tensor in tensors.items():
+        assert torch.equal(loaded[0][name], tensor)
+        assert loaded[0][name].dtype == tensor.dtype
+    assert repr(loaded[1]) == repr(state)
+    assert home in Checkpoint("train", KEY, 0.0)._folder.parents
+
+
+def test_another_piece_of_work_has_a_state_of_its_own(home: Path):
+    Checkpoint("train", KEY, 0.0).save({"a": torch.ones(1)}, {})
+    assert Checkpoint("train", "f" * 20, 0.0).load() is None
+    assert Checkpoint("other", KEY, 0.0).load() is None
+    assert Checkpoint("train", KEY, 0.0).load() is not None
+
+
+def test_the_last_state_counts(home: Path):
+    checkpoint = Checkpoint("train", KEY, 0.0)
+    for epoch in range(3):
+        checkpoint.save({"a": torch.full((2,), float(epoch))}, {"epoch": epoch})
+    loaded = checkpoint.load()
+    assert loaded is not None
+    assert (loaded[0]["a"].tolist(), loaded[1]) == ([2.0, 2.0], {"epoch": 2})
+
+
+@pytest.mark.parametrize("content", [b"", b"no tensors", None])
+def test_a_state_that_cannot_be_read_is_none(
+    home: Path, content: bytes | None, capsys: pytest.CaptureFixture[str]
+):
+    checkpoint = Checkpoint("train", KEY, 0.0)
+    checkpoint.save({"a": torch.ones(100)}, {})
+    path = checkpoint._folder / "state.safetensors"
+    path.write_bytes(path.read_bytes()[:150] if content is None else content)
+    assert checkpoint.load() is None
+    assert "starting from the beginning" in capsys.readouterr().err
+
+
+def test_a_torn_save_leaves_the_state_before(home: Path, monkeypatch: pytest.MonkeyPatch):
+    checkpoint = Checkpoint("train", KEY, 0.0)
+    checkpoint.save({"a": torch.ones(1)}, {"epoch": 1})
+
+    def full_disk(tensors: object, path: Path, metadata: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("xcflow.training.checkpoint.save_file", full_disk)
+    with pytest.raises(StorageError, match=r"the checkpoint cannot be written: .*No space left"):
+        checkpoint.save({"a": torch.zeros(1)}, {"epoch": 2})
+    loaded = checkpoint.load()
+    assert loaded is not None
+    assert loaded[1] == {"epoch": 1}
+
+
+def test_finished_work_is_forgotten(home: Path):
+    checkpoint = Checkpoint("train", KEY, 0.0)
+    checkpoint.clear()
+    checkpoint.save({"a": torch.ones(1)}, {})
+    checkpoint.clear()
+    assert checkpoint.load() is None
+    assert not any(path.name.startswith("train") for path in (home / "checkpoints").iterdir())
+
+
+def test_it_is_due_by_time(home: Path, monkeypatch: pytest.MonkeyPatch):
+    clock = [100.0]
+    monkeypatch.setattr("xcflow.training.checkpoint.time.monotonic", lambda: clock[0])
+    checkpoint = Checkpoint("train", KEY, 60.0)
+    clock[0] = 159.0
+    assert not checkpoint.due()
+    clock[0] = 160.0
+    assert checkpoint.due()
+    checkpoint.save({"a": torch.ones(1)}, {})
+    assert not checkpoint.due()
