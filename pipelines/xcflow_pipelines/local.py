@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import io
+import itertools
 import json
 import logging
 import os
 import re
-import secrets
 import shlex
 import signal
 import sys
@@ -89,6 +89,7 @@ def run_locally(
     config: Config,
     *,
     name: str,
+    key: str,
     catalogue: Path,
     catalogue_digest: str,
     library_digest: str,
@@ -101,6 +102,7 @@ def run_locally(
     Args:
         config: The configuration.
         name: Name of the run, new in this home.
+        key: By what its tasks find it in the tracking store, new there.
         catalogue: Folder of the catalogue.
         catalogue_digest: Identity of its content.
         library_digest: Identity of the library's code.
@@ -118,7 +120,7 @@ def run_locally(
         forget_lost_outputs(home.cache, everything=fresh)
         environment = {
             HOME_VARIABLE: str(home.root),
-            RUN_KEY_VARIABLE: name,
+            RUN_KEY_VARIABLE: key,
             URI_VARIABLE: tracking_uri(config.tracking, home),
             EXPERIMENT_VARIABLE: config.tracking.experiment,
             "TMPDIR": scratch,
@@ -140,12 +142,10 @@ def run_locally(
 
 
 def new_run_name(home: Home, label: str) -> str:
-    """A name that no run of this home has: the label, the local time, and a few random digits."""
-    while True:
-        stamp = time.strftime("%m%d-%H%M")
-        name = f"{label}-{stamp}-{secrets.token_hex(2)}"
-        if not (home.runs / name).exists():
-            return name
+    """A name that no run of this home has: the label, the local time, a number where needed."""
+    first = f"{label}-{time.strftime('%m%d-%H%M')}"
+    candidates = itertools.chain([first], (f"{first}-{n}" for n in itertools.count(2)))
+    return next(name for name in candidates if not (home.runs / name).exists())
 
 
 def forget_lost_outputs(cache: Path, *, everything: bool = False) -> None:

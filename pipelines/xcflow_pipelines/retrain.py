@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,13 @@ def retrain(config: Config, profile: str, data: str, home: Home, fresh: bool, as
 
     catalogue = catalogue_folder(data, home)
     name = new_run_name(home, Path(profile).stem)
+    key = f"{name}-{secrets.token_hex(4)}"
     teller = Teller()
     try:
         run = run_locally(
             config,
             name=name,
+            key=key,
             catalogue=catalogue,
             catalogue_digest=catalogue_digest(catalogue),
             library_digest=library_digest(),
@@ -59,7 +62,7 @@ def retrain(config: Config, profile: str, data: str, home: Home, fresh: bool, as
             listener=teller,
         )
     except KeyboardInterrupt:
-        _record_interruption(config, home, name)
+        _record_interruption(config, home, key)
         message = f"run {name} was interrupted; the same command goes on where it stopped"
         raise InterruptedCommandError(message) from None
     finally:
@@ -163,12 +166,12 @@ def _next_commands(run: str, verdict: str) -> list[tuple[str, str]]:
     ]
 
 
-def _record_interruption(config: Config, home: Home, name: str) -> None:
+def _record_interruption(config: Config, home: Home, key: str) -> None:
     """Close the run in MLflow as killed; that it cannot be done is no further trouble."""
     from xcflow.registry.tracking import Tracker
 
     try:
         tracker = Tracker.at(config.tracking, home)
-        tracker.end(tracker.find_run(name), KILLED, "interrupted")
+        tracker.end(tracker.find_run(key), KILLED, "interrupted")
     except XcflowError:
         return

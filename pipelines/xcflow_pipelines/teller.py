@@ -14,18 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from xcflow.evaluation.comparison import Comparison
+from xcflow.registry.notes import MODELS
+from xcflow.registry.summary import MAIN_METRICS, MAIN_MODEL
 from xcflow_pipelines.local import CACHED, DONE, FAILED, STARTED, LocalRun, TaskState
 
-COLUMNS = ("P@1", "P@5", "nDCG@5", "PSP@1", "PSP@5", "R@10", "R@100")
-MODELS = {
-    "fused": "this model",
-    "encoder": "  encoder alone",
-    "classifier": "  classifiers alone",
-    "neighbours": "  neighbours alone",
-    "champion": "champion",
-    "baseline_tfidf": "baseline: TF-IDF on label texts",
-    "baseline_untrained": "baseline: untrained encoder",
-}
 WIDTH = 100
 
 
@@ -86,14 +78,14 @@ def console() -> Console:
 
 def metrics_table(models: Mapping[str, Mapping[str, float]]) -> Table:
     """All measured models beside each other, in percent."""
-    columns = [c for c in COLUMNS if any(c in values for values in models.values())]
+    columns = [c for c in MAIN_METRICS if any(c in values for values in models.values())]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("on the test split, in percent")
     for column in columns:
         table.add_column(column, justify="right")
     for model in [m for m in MODELS if m in models] + [m for m in models if m not in MODELS]:
         cells = [f"{100 * models[model][c]:.1f}" if c in models[model] else "-" for c in columns]
-        style = "bold" if model == "fused" else ""
+        style = "bold" if model == MAIN_MODEL else ""
         table.add_row(MODELS.get(model, model), *cells, style=style)
     return table
 
@@ -118,7 +110,7 @@ def time_line(run: LocalRun) -> str:
     ran = sorted((t for t in run.tasks if t.seconds), key=lambda t: -t.seconds)
     parts = [f"{t.name} {t.seconds:,.0f} s" for t in ran if t.seconds >= 1.0][:5]
     cached = sum(t.state == CACHED for t in run.tasks)
-    remark = f"; {cached} steps from the cache" if cached else ""
+    remark = f"; {cached} step{'s' * (cached > 1)} from the cache" if cached else ""
     return f"{_duration(run.seconds)} in all: {', '.join(parts)}{remark}"
 
 

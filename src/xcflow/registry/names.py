@@ -23,7 +23,7 @@ PREVIOUS = "previous"
 
 # Tags of runs.
 RUN_KEY = "run_key"
-OWNED = "owned_by_pipeline"
+JOINED = "joined"
 STEP = "step"
 CACHED = "from_cache"
 VERDICT = "verdict"

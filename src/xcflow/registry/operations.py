@@ -10,6 +10,7 @@ from typing import Any
 from xcflow.artifact import read_manifest
 from xcflow.home import Home
 from xcflow.registry import names, promotion
+from xcflow.registry.notes import run_note
 from xcflow.registry.summary import METRICS, evaluation_metrics, read_json
 from xcflow.registry.tracking import Tracker
 
@@ -139,11 +140,13 @@ def _record_outcome(tracker: Tracker, run: str, folders: Mapping[str, Path]) -> 
     digest = read_manifest(bundle, promotion.BUNDLE).digest
     model = tracker.find_model(digest)
     if model is None:
-        model = tracker.log_model(run, bundle, {names.BUNDLE_DIGEST: digest})
+        model = tracker.log_model(run, promotion.BUNDLE, bundle, {names.BUNDLE_DIGEST: digest})
+    tracker.link_model(run, model)
     verdict = read_json(folders["gate_model"] / names.VERDICT_FILE)
     tags = {names.VERDICT: str(verdict["verdict"]), names.BUNDLE_DIGEST: digest[:12]}
-    metrics = evaluation_metrics(read_json(evaluation / METRICS))
-    tracker.log_results(run, metrics, tags, model)
+    metrics = read_json(evaluation / METRICS)
+    tracker.log_results(run, evaluation_metrics(metrics), tags, model)
+    tracker.describe(run, run_note(verdict, metrics))
     for name in ("validate_data", "evaluate_model", "gate_model"):
         for report in sorted(folders[name].glob("*.html")):
             tracker.log_folder(run, report, f"reports/{name}")

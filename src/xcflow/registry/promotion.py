@@ -129,7 +129,6 @@ class Registry:
         verdict: str,
         compared_with: str,
         reason: str,
-        tags: Mapping[str, str] | None = None,
         override: bool = False,
     ) -> Move | None:
         """Register a bundle and make it the champion.
@@ -141,7 +140,6 @@ class Registry:
             verdict: What the gate said.
             compared_with: The digest of the champion that the verdict is about, empty for none.
             reason: Why, in words.
-            tags: Further facts for the version.
             override: Promote whatever the verdict and the present champion are.
 
         Returns:
@@ -164,8 +162,6 @@ class Registry:
                 names.BUNDLE_DIGEST: digest,
                 names.COMPARED_WITH: compared_with,
                 names.VERDICT: verdict,
-                "promoted_by": user_name(),
-                **(tags or {}),
             }
             version = self._register(bundle, digest, run, facts)
             keep_bundle(self.home, bundle, digest)
@@ -222,7 +218,8 @@ class Registry:
             return known
         model = self.tracker.find_model(digest)
         if model is None:
-            model = self.tracker.log_model(run, bundle, {names.BUNDLE_DIGEST: digest})
+            tags_of_model = {names.BUNDLE_DIGEST: digest}
+            model = self.tracker.log_model(run, BUNDLE, bundle, tags_of_model)
         from mlflow.exceptions import MlflowException
 
         with self.tracker.trouble():
@@ -262,9 +259,9 @@ class Registry:
             if champion:
                 client.set_registered_model_alias(self.model, names.PREVIOUS, champion.number)
             client.set_registered_model_alias(self.model, names.CHAMPION, to.number)
-            for key in ("time", "who", "action", "reason"):
-                tag = f"moved_{key}"
-                client.set_model_version_tag(self.model, to.number, tag, getattr(move, key))
+            moved = f"{move.time} by {move.who}"
+            client.set_model_version_tag(self.model, to.number, f"last_{action}", moved)
+            client.update_model_version(self.model, to.number, reason)
         _append(self.home.promotions, asdict(move))
         return move
 

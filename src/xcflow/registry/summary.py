@@ -53,15 +53,19 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def step_metrics(folder: Path) -> dict[str, float]:
+    """The main figures of a step's folder and the last values of its curves."""
+    last = {metric_name(name): points[-1][1] for name, points in curves(folder).items()}
+    return step_figures(folder) | last
+
+
+def step_figures(folder: Path) -> dict[str, float]:
     """The main figures of a step's folder, by names that both MLflow and Kubeflow accept."""
     manifest = read_manifest(folder)
     if manifest.kind == "evaluation":
         return evaluation_metrics(read_json(folder / METRICS))
     history = read_json(folder / HISTORY)
     numbers = {**manifest.meta, **{k: v for k, v in history.items() if k != "series"}}
-    figures = {k: float(v) for k, v in numbers.items() if _is_number(v)}
-    last = {name: points[-1][1] for name, points in curves(folder).items()}
-    return {metric_name(k): v for k, v in (figures | last).items()}
+    return {metric_name(k): float(v) for k, v in numbers.items() if _is_number(v)}
 
 
 def evaluation_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:

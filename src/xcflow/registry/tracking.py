@@ -25,10 +25,10 @@ from xcflow.config import TrackingConfig
 from xcflow.errors import MissingExtraError, TrackingError, XcflowError
 from xcflow.home import Home
 from xcflow.registry import names
-from xcflow.registry.summary import curves, flat, metric_name, sampled, step_metrics
+from xcflow.registry.summary import curves, flat, metric_name, sampled, step_figures
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import Dataset, Run
     from mlflow.tracking import MlflowClient
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
@@ -39,7 +39,10 @@ RUN_ID_VARIABLE = "MLFLOW_RUN_ID"
 BATCH_METRICS = 1000
 BATCH_PARAMS = 100
 CURVE_POINTS = 500
-DIGEST_CHARS = 32
+DIGEST_CHARS = 12
+METRIC_DIGITS = 5
+# Which of its two sets of pages MLflow shows.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 REQUIREMENTS = ("faiss-cpu", "numpy", "safetensors", "tokenizers", "torch", "transformers")
 
@@ -114,8 +117,8 @@ class Tracker:
             else:
                 found = self._find(key)
                 run = str(found.info.run_id) if found else self._create(name)
-            everything = {names.RUN_KEY: key, names.OWNED: str(not joined).lower(), **tags}
-            self._log(run, params=flat(params), tags=everything)
+            joined_tag = {names.JOINED: "true"} if joined else {}
+            self._log(run, params=flat(params), tags={names.RUN_KEY: key, **joined_tag, **tags})
         return run
 
     def find_run(self, key: str) -> str:
@@ -159,22 +162,23 @@ class Tracker:
             for name, points in curves(folder).items():
                 self._log_curve(run, metric_name(name), points)
             tags = {"digest": manifest.digest, "kind": manifest.kind}
-            self._log(run, metrics=step_metrics(folder), tags=tags)
+            self._log(run, metrics=step_figures(folder), tags=tags)
             for report in sorted(folder.glob("*.html")):
                 self.client.log_artifact(run, str(report))
 
     def log_results(
-        self,
-        run: str,
-        metrics: Mapping[str, float],
-        tags: Mapping[str, str],
-        model: str | None = None,
+        self, run: str, metrics: Mapping[str, float], tags: Mapping[str, str], model: str
     ) -> None:
-        """Record figures and tags, the figures also with the logged model they are about."""
+        """Record figures and tags, the figures as those of a logged model on the run's data set."""
         with self.trouble():
-            self._log(run, metrics=metrics, tags=tags)
-            if model:
-                self._log(run, metrics=metrics, model=model)
+            inputs = self.client.get_run(run).inputs
+            dataset = inputs.dataset_inputs[0].dataset if inputs and inputs.dataset_inputs else None
+            self._log(run, metrics=metrics, tags=tags, model=model, dataset=dataset)
+
+    def describe(self, run: str, text: str) -> None:
+        """Set what stands on top of a run's page (Markdown)."""
+        with self.trouble():
+            self.client.set_tag(run, "mlflow.note.content", text)
 
     def log_dataset(self, run: str, name: str, digest: str, source: str, context: str) -> None:
         """Record the identity of a data set, not its content."""
@@ -209,25 +213,30 @@ class Tracker:
             shutil.rmtree(partial, ignore_errors=True)
         return target
 
-    def log_model(self, run: str | None, bundle: Path, tags: Mapping[str, str]) -> str:
+    def log_model(self, run: str | None, name: str, bundle: Path, tags: Mapping[str, str]) -> str:
         """Keep a bundle as a models-from-code pyfunc; returns the id of the logged model."""
         with self.trouble(), TemporaryDirectory() as scratch:
-            from mlflow.entities import LoggedModelOutput
-
             local = Path(scratch) / "model"
             _save_pyfunc(bundle, local)
+            origin = self.client.get_run(run) if run else None
             model = self.client.create_logged_model(
-                self._experiment_id(),
-                name="model",
+                origin.info.experiment_id if origin else self._experiment_id(),
+                name=name,
                 source_run_id=run,
                 tags=dict(tags),
+                params=origin.data.params if origin else None,
                 model_type="pyfunc",
             )
             self.client.log_model_artifacts(model.model_id, str(local))
             self.client.finalize_logged_model(model.model_id, "READY")
-            if run:
-                self.client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
         return str(model.model_id)
+
+    def link_model(self, run: str, model: str) -> None:
+        """Show a logged model as an output of a run, also of one that found it in the cache."""
+        with self.trouble():
+            from mlflow.entities import LoggedModelOutput
+
+            self.client.log_outputs(run, [LoggedModelOutput(model, step=0)])
 
     def find_model(self, digest: str) -> str | None:
         """The id of the logged model that holds a bundle, None where there is none."""
@@ -244,7 +253,7 @@ class Tracker:
         with self.trouble():
             if error:
                 self._log(run, tags={names.ERROR: error})
-            if self.client.get_run(run).data.tags.get(names.OWNED) != "false":
+            if names.JOINED not in self.client.get_run(run).data.tags:
                 self.client.set_terminated(run, status)
 
     def _experiment_id(self) -> str:
@@ -254,7 +263,7 @@ class Tracker:
         if found is None:
             where = str(self._artifacts / self.experiment) if self._artifacts else None
             try:
-                return str(self.client.create_experiment(self.experiment, where))
+                return str(self.client.create_experiment(self.experiment, where, EXPERIMENT_TAGS))
             except MlflowException:  # another process was faster
                 found = self.client.get_experiment_by_name(self.experiment)
                 if found is None:
@@ -295,11 +304,17 @@ class Tracker:
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
         model: str | None = None,
+        dataset: Dataset | None = None,
     ) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
-        now = _now_ms()
-        values = [Metric(k, v, now, 0, model_id=model) for k, v in (metrics or {}).items()]
+        now, about = _now_ms(), {"model_id": model}
+        if dataset:
+            about |= {"dataset_name": dataset.name, "dataset_digest": dataset.digest}
+        values = [
+            Metric(name, round(value, METRIC_DIGITS), now, 0, **about)
+            for name, value in (metrics or {}).items()
+        ]
         for batch in _batches(values, BATCH_METRICS):
             self.client.log_batch(run, metrics=batch)
         for batch in _batches([Param(k, v) for k, v in (params or {}).items()], BATCH_PARAMS):
@@ -331,7 +346,7 @@ def _client(uri: str) -> MlflowClient:
     # which would reach everything that this process starts.
     before = os.environ.get(URI_VARIABLE)
     mlflow.set_tracking_uri(uri)
-    os.environ.pop(URI_VARIABLE)
+    os.environ.pop(URI_VARIABLE, None)
     if before is not None:
         os.environ[URI_VARIABLE] = before
     return MlflowClient(uri, registry_uri=uri)
