@@ -20,7 +20,8 @@ from torch import Tensor
 from xcflow.config import FusionConfig
 from xcflow.ragged import Ragged
 
-FEATURES = ("encoder", "classifier", "vote", "sqrt_vote", "log_count", "cold")
+VOICES = ("encoder", "classifier", "vote")
+FEATURES = (*VOICES, "sqrt_vote", "log_count", "cold")
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,14 +118,11 @@ def fit_fusion(
         config: Width, steps, decay, and the contenders of a document that are looked at.
         seed: Decides the start.
     """
-    mean = features.mean(0) if len(features) else np.zeros(len(FEATURES), np.float32)
-    spread = features.std(0) if len(features) else np.zeros_like(mean)
-    # What never varies here tells nothing, so it must not sway the answers where it does vary.
-    varies = spread > 1e-5
-    scale = np.where(varies, spread, np.float32(1.0))
+    mean, scale, varies = _moments(features)
     x = torch.from_numpy((features - mean) / scale)
     generator = torch.Generator().manual_seed(seed)
     hidden = 0.3 * torch.randn(len(FEATURES), config.hidden, generator=generator)
+    # What never varies here tells nothing, so it must not sway the answers where it does vary.
     hidden *= torch.from_numpy(varies)[:, None]
     # All voices count alike where nothing can be learned: no true label among the proposals.
     linear = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
@@ -138,6 +136,35 @@ def fit_fusion(
         _minimise(weights, lists, config)
     values = [np.asarray(weight.detach().numpy()) for weight in weights]
     return Fusion(mean, scale, *values)
+
+
+def fixed_fusion(features: NDArray[np.float32]) -> dict[str, Fusion]:
+    """Fusions that need no fitting: all voices alike, and each voice alone.
+
+    Args:
+        features: [T, F] of proposals, for the scale of each voice.
+    """
+    mean, scale, _ = _moments(features)
+    mixtures = {"equal": (1.0, 1.0, 1.0), "encoder": (1.0, 0.0, 0.0)}
+    mixtures |= {"classifier": (0.0, 1.0, 0.0), "vote": (0.0, 0.0, 1.0)}
+    nothing = np.zeros(1, np.float32)
+    hidden = np.zeros((len(FEATURES), 1), np.float32)
+    rest = (0.0,) * (len(FEATURES) - len(VOICES))
+    return {
+        name: Fusion(mean, scale, hidden, nothing, nothing, np.array(mixture + rest, np.float32))
+        for name, mixture in mixtures.items()
+    }
+
+
+def _moments(
+    features: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """Mean and deviation of each feature, and whether it varies; 1 stands for no deviation."""
+    nothing = np.zeros(len(FEATURES), np.float32)
+    mean = features.mean(0) if len(features) else nothing
+    spread = features.std(0) if len(features) else nothing
+    varies = spread > 1e-5
+    return mean, np.where(varies, spread, np.float32(1.0)), varies
 
 
 def _contenders(scores: Tensor, rows: Tensor, count: int) -> Tensor:

@@ -22,6 +22,7 @@ from xcflow.encoders.build import load_encoder
 from xcflow.errors import ArtifactError
 from xcflow.ragged import Ragged
 from xcflow.retrieval.fusion import Fusion, Proposals
+from xcflow.retrieval.ranking import top_of_rows
 from xcflow.retrieval.voices import Voices
 from xcflow.serving.bundle import KIND, SETTINGS, label_map_sha256
 from xcflow.topk import NO_LABEL, TopK
@@ -133,25 +134,6 @@ class Predictor:
         proposals: Proposals = self._voices.propose(vectors, shortlist)
         scores = self._fusion.score(proposals.features(self._counts))
         return top_of_rows(proposals.labels, scores, k)
-
-
-def top_of_rows(rows: Ragged, scores: NDArray[np.float32], k: int) -> TopK:
-    """The ``k`` best of each row; of equal scores the one that stands first.
-
-    Args:
-        rows: N rows of label rows.
-        scores: The score of each of ``rows.data``.
-        k: Width of the result.
-    """
-    row_ids = rows.row_ids()
-    order = np.lexsort((-scores, row_ids))
-    rank = np.arange(len(order)) - rows.offsets[row_ids]
-    best = rank < k
-    labels = np.full((len(rows), k), NO_LABEL, np.int32)
-    values = np.full((len(rows), k), -np.inf, np.float32)
-    labels[row_ids[best], rank[best]] = rows.data[order[best]]
-    values[row_ids[best], rank[best]] = scores[order[best]]
-    return TopK(labels, values)
 
 
 def _allowed(top: TopK, same_item: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -16,16 +16,17 @@ from xcflow.artifact import writing
 from xcflow.catalogue.dataset import Dataset
 from xcflow.config import Config, EvaluationConfig, RetrievalConfig
 from xcflow.encoders.build import load_encoder, save_encoder
-from xcflow.evaluation.metrics import inverse_propensity, without
+from xcflow.evaluation.metrics import Measure, without
 from xcflow.progress import log, progress
 from xcflow.ragged import Ragged
 from xcflow.retrieval.exact import search
-from xcflow.retrieval.fusion import Fusion, fit_fusion
+from xcflow.retrieval.fusion import Fusion
 from xcflow.retrieval.index import VectorIndex, recall_at
 from xcflow.retrieval.voices import Voices
 from xcflow.serving.bundle import CONFIG, KIND, SETTINGS, label_map_sha256
 from xcflow.steps.provenance import provenance
 from xcflow.training.data import Splits
+from xcflow.training.fusing import choose_fusion
 from xcflow.vectors import ShardedVectors
 
 _BLOCK = 512
@@ -127,12 +128,9 @@ def _fit(
             advance(len(block))
     joined = _concatenated(labels)
     truth = without(splits.validation.labels, splits.left_out)
-    propensity = EvaluationConfig()
-    gains = inverse_propensity(
-        counts, len(splits.fit), propensity.propensity_a, propensity.propensity_b
-    )
-    return fit_fusion(
-        np.concatenate(features), joined, truth, gains, config.fusion, config.run.seed
+    measure = Measure.of_training(counts, len(splits.fit), EvaluationConfig())
+    return choose_fusion(
+        np.concatenate(features), joined, truth, measure, config.fusion, config.run.seed
     )
 
 
