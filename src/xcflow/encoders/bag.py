@@ -145,16 +145,30 @@ def initial_table(
     after = Tokenizer.from_file(str(tokenizer_file))
     idf = np.log((texts + 1.0) / (document_frequency + 1.0)) + 1e-3
     scale = torch.from_numpy(idf**IDF_POWER).float()
+    usual = scale[len(table) :] * table.norm(dim=1).mean()
     table = table * scale[: len(table), None]
-    added = [after.id_to_token(i) for i in range(len(table), after.get_vocab_size())]
+    added = [str(after.id_to_token(i)) for i in range(len(table), after.get_vocab_size())]
     if added:
-        # A word starts as the sum of its pieces, that is, as the text that it stands for.
-        pieces = before.encode_batch(added, add_special_tokens=False)
-        unknown = torch.zeros(table.shape[1])
-        sums = [table[torch.tensor(p.ids)].sum(0) if p.ids else unknown for p in pieces]
-        table = torch.cat([table, torch.stack(sums)])
+        table = torch.cat([table, _new_rows(added, before, table, usual)])
     scaled: Tensor = table / table.norm(dim=1).mean()
     return scaled
+
+
+def _new_rows(words: list[str], before: Tokenizer, table: Tensor, lengths: Tensor) -> Tensor:
+    """Rows [W, D] of words that join the vocabulary.
+
+    A word starts as the sum of its pieces, that is, as the text that it stands for. One that the
+    pre-trained model cannot read starts somewhere at random, or all such words would be one.
+    """
+    unknown = before.token_to_id("[UNK]")
+    generator = torch.Generator().manual_seed(0)
+    rows = []
+    encodings = before.encode_batch(words, add_special_tokens=False)
+    for word, length in zip(encodings, lengths, strict=True):
+        pieces = [piece for piece in word.ids if piece != unknown]
+        noise = torch.randn(table.shape[1], generator=generator)
+        rows.append(table[pieces].sum(0) if pieces else noise * (length / noise.norm()))
+    return torch.stack(rows)
 
 
 def _input_embeddings(folder: Path) -> Tensor:
