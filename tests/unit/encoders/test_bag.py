@@ -174,6 +174,23 @@ class TestInitialTable:
             expected = table[pieces].sum(0)
             torch.testing.assert_close(table[joined.token_to_id(word)], expected)
 
+    def test_new_words_that_cannot_be_read_differ(self, pretrained: Path):
+        config = EncoderConfig(model=str(pretrained))
+        data = DataConfig(catalogue_words=9, catalogue_word_min_count=1)
+        tokenizer = build_tokenizer(config, data, lambda: [["机器 学习 ab"]])
+        path = pretrained.parent / "tokenizer-chinese.json"
+        tokenizer.save(str(path))
+        frequency = np.zeros(tokenizer.get_vocab_size(), np.int64)
+        table = initial_table(config, path, frequency, 1)
+        assert torch.equal(table, initial_table(config, path, frequency, 1))
+        words = torch.tensor([tokenizer.token_to_id(word) for word in "机器学习"])
+        vectors = table[words]
+        cosines = torch.nn.functional.normalize(vectors, dim=1) @ vectors.T
+        lengths = vectors.norm(dim=1)
+        torch.testing.assert_close(lengths, lengths[:1].expand(4))
+        assert 0.5 < float(lengths[0] / table[:80].norm(dim=1).mean()) < 2.0
+        assert float((cosines / lengths - torch.eye(4)).abs().max()) < 0.9
+
     def test_spare_rows_of_the_pretrained_table_are_left_out(self, make_pretrained, tmp_path: Path):
         padded = make_pretrained(tmp_path / "padded", spare_rows=7)
         size = Tokenizer.from_file(str(padded / "tokenizer.json")).get_vocab_size()
