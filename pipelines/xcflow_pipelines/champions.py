@@ -39,7 +39,7 @@ def promote_run(
         run=run.mlflow_run or None,
         verdict=judgement.verdict,
         compared_with=judgement.champion,
-        reason=reason or "; ".join(judgement.reasons),
+        reason=reason or " ".join(judgement.reasons),
         override=override,
     )
 

@@ -27,6 +27,7 @@ COMMON = (
     "clustering.clusters=32",
     "module_one.batch_size=128",
     "data.validation_fraction=0.2",
+    "gate.primary=R@10",
     "gate.secondary=[]",
 )
 TRAINING = ("validate_data", "cluster_labels", "train_encoder", "export_embeddings")

@@ -141,7 +141,8 @@ def _record_outcome(tracker: Tracker, run: str, folders: Mapping[str, Path]) -> 
     model = tracker.find_model(digest)
     if model is None:
         model = tracker.log_model(run, promotion.BUNDLE, bundle, {names.BUNDLE_DIGEST: digest})
-    tracker.link_model(run, model)
+    else:
+        tracker.link_model(run, model)
     verdict = read_json(folders["gate_model"] / names.VERDICT_FILE)
     tags = {names.VERDICT: str(verdict["verdict"]), names.BUNDLE_DIGEST: digest[:12]}
     metrics = read_json(evaluation / METRICS)

@@ -232,7 +232,7 @@ class Tracker:
         return str(model.model_id)
 
     def link_model(self, run: str, model: str) -> None:
-        """Show a logged model as an output of a run, also of one that found it in the cache."""
+        """Name a logged model as the output of a run that found it in the cache."""
         with self.trouble():
             from mlflow.entities import LoggedModelOutput
 

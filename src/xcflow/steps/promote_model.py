@@ -34,7 +34,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
             key=os.environ.get(RUN_KEY_VARIABLE, ""),
             verdict=judgement.verdict,
             compared_with=judgement.champion,
-            reason="; ".join(judgement.reasons),
+            reason=" ".join(judgement.reasons),
         )
     with writing(output, "promotion", inputs=digests) as folder:
         text = json.dumps(move or {}, indent=2, ensure_ascii=False)
