@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,22 @@ from xcflow.retrieval.fusion import Proposals
 from xcflow.retrieval.index import Kind, VectorIndex
 from xcflow.retrieval.neighbours import vote
 from xcflow.topk import NO_LABEL, TopK
+
+
+class Heard(NamedTuple):
+    """What the voices say of N documents.
+
+    Attributes:
+        encoder: Labels with the nearest vectors.
+        classifier: Labels with the loudest classifiers.
+        voted: N rows of label rows that neighbours carry.
+        votes: The vote of each of ``voted.data``.
+    """
+
+    encoder: TopK
+    classifier: TopK
+    voted: Ragged
+    votes: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,40 +80,57 @@ class Voices:
             near = near.keep(allowed, self.neighbours)
         return vote(near, self.document_labels, len(self.labels), self.temperature)
 
-    def propose(
+    def listen(
         self,
         queries: NDArray[np.float32],
-        shortlist: int,
+        depth: int,
         forbidden: NDArray[np.bool_] | None = None,
-    ) -> Proposals:
-        """What the voices propose, scored by all of them.
+    ) -> Heard:
+        """What each voice says.
 
         Args:
             queries: [N, D] unit vectors.
-            shortlist: Labels that encoder and classifiers propose each.
+            depth: Labels that encoder and classifiers name each.
             forbidden: As in ``by_neighbours``.
         """
+        return Heard(
+            self.by_encoder(queries, depth),
+            self.by_classifier(queries, depth),
+            *self.by_neighbours(queries, forbidden),
+        )
+
+    def propose(self, queries: NDArray[np.float32], heard: Heard) -> Proposals:
+        """All labels that any voice named, scored by all of them.
+
+        Args:
+            queries: [N, D] unit vectors.
+            heard: What ``listen`` gave for them.
+        """
         size = len(self.labels)
-        voted, votes = self.by_neighbours(queries, forbidden)
-        vote_keys = voted.row_ids() * size + voted.data
-        asked = (self.by_encoder(queries, shortlist), self.by_classifier(queries, shortlist))
-        keys = np.unique(np.concatenate([vote_keys, *(_keys(top, size) for top in asked)]))
+        vote_keys = heard.voted.row_ids() * size + heard.voted.data
+        named = (_keys(heard.encoder, size), _keys(heard.classifier, size))
+        keys = np.unique(np.concatenate([vote_keys, *named]))
         rows, labels = np.divmod(keys, size)
         vote_of = np.zeros(len(keys), np.float32)
-        vote_of[np.searchsorted(keys, vote_keys)] = votes
+        vote_of[np.searchsorted(keys, vote_keys)] = heard.votes
+        encoder = _products(queries, rows, self.labels.vectors, labels)
         return Proposals(
             Ragged(labels.astype(np.int32), np.searchsorted(rows, np.arange(len(queries) + 1))),
-            _products(queries, rows, self.labels.vectors, labels),
-            self._classifier_scores(queries, rows, labels),
+            encoder,
+            self._classifier_scores(queries, rows, labels, encoder),
             vote_of,
         )
 
     def _classifier_scores(
-        self, queries: NDArray[np.float32], rows: NDArray[np.int64], labels: NDArray[np.int64]
+        self,
+        queries: NDArray[np.float32],
+        rows: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        encoder: NDArray[np.float32],
     ) -> NDArray[np.float32]:
         place = np.searchsorted(self.in_use, labels).clip(max=len(self.in_use) - 1)
         used = self.in_use[place] == labels
-        scores = _products(queries, rows, self.labels.vectors, labels)
+        scores = encoder.copy()
         scores[used] = _products(queries, rows[used], self.classifiers.vectors, place[used])
         return scores
 

@@ -2,7 +2,7 @@
 
 ``encoder.json`` and ``encoder.safetensors``, ``tokenizer.json``, ``labels/`` (ids and texts),
 vectors as npy with faiss files beside them, ``bundle.json`` (settings and fusion), ``config.json``
-(the configuration that the model was made with).
+(the sections of the configuration that its last step read; a step is given no others).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ all give the same answers. It needs neither the pipeline nor the tracking librar
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ from xcflow.encoders.base import Encoder
 from xcflow.encoders.build import load_encoder
 from xcflow.errors import ArtifactError
 from xcflow.ragged import Ragged
-from xcflow.retrieval.fusion import Fusion, Proposals
+from xcflow.retrieval.fusion import Fusion
 from xcflow.retrieval.ranking import top_of_rows
-from xcflow.retrieval.voices import Voices
+from xcflow.retrieval.voices import Heard, Voices
 from xcflow.serving.bundle import KIND, SETTINGS, label_map_sha256
 from xcflow.topk import NO_LABEL, TopK
 
@@ -100,8 +100,7 @@ class Predictor:
         for start in range(0, max(len(texts), 1), _BLOCK):
             block = texts[start : start + _BLOCK]
             vectors, same_item = self.embed(block), self._same_item(block)
-            for voice in voices:
-                top = self._rank(voice, vectors, k + 1)
+            for voice, top in self._ranked(vectors, k + 1, voices).items():
                 parts[voice].append(top.keep(_allowed(top, same_item), k))
         return {
             voice: TopK(*(np.concatenate(arrays) for arrays in zip(*tops, strict=True)))
@@ -123,15 +122,21 @@ class Predictor:
             return np.full(len(texts), -1, np.int64)
         return self.label_texts.find(texts)
 
-    def _rank(self, voice: str, vectors: NDArray[np.float32], k: int) -> TopK:
-        if voice == "encoder":
-            return self._voices.by_encoder(vectors, k)
-        if voice == "classifier":
-            return self._voices.by_classifier(vectors, k)
-        if voice == "neighbours":
-            return top_of_rows(*self._voices.by_neighbours(vectors), k)
-        shortlist = max(k, self._settings["shortlist"])
-        proposals: Proposals = self._voices.propose(vectors, shortlist)
+    def _ranked(
+        self, vectors: NDArray[np.float32], k: int, voices: Sequence[str]
+    ) -> dict[str, TopK]:
+        """The ``k`` best labels by each of the asked voices, each heard once."""
+        heard = self._voices.listen(vectors, max(k, self._settings["shortlist"]))
+        rank: dict[str, Callable[[], TopK]] = {
+            "encoder": lambda: heard.encoder,
+            "classifier": lambda: heard.classifier,
+            "neighbours": lambda: top_of_rows(heard.voted, heard.votes, k),
+            "fused": lambda: self._fused(vectors, heard, k),
+        }
+        return {voice: rank[voice]() for voice in voices}
+
+    def _fused(self, vectors: NDArray[np.float32], heard: Heard, k: int) -> TopK:
+        proposals = self._voices.propose(vectors, heard)
         scores = self._fusion.score(proposals.features(self._counts))
         return top_of_rows(proposals.labels, scores, k)
 

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from xcflow.artifact import writing
 from xcflow.catalogue.dataset import Dataset
+from xcflow.catalogue.tokenizer import unknown_token
 from xcflow.config import Config, EvaluationConfig, RetrievalConfig
 from xcflow.encoders.build import load_encoder, save_encoder
 from xcflow.evaluation.metrics import Measure, without
@@ -24,6 +25,7 @@ from xcflow.retrieval.fusion import Fusion
 from xcflow.retrieval.index import VectorIndex, recall_at
 from xcflow.retrieval.voices import Voices
 from xcflow.serving.bundle import CONFIG, KIND, SETTINGS, label_map_sha256
+from xcflow.steps import STEPS
 from xcflow.steps.provenance import provenance
 from xcflow.training.data import Splits
 from xcflow.training.fusing import choose_fusion
@@ -59,10 +61,10 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
             "shortlist": config.fusion.shortlist,
             "excludes_itself": splits.excludes_itself,
             "max_document_tokens": config.data.max_document_tokens,
-            "unknown_token": _unknown_token(dataset),
+            "unknown_token": unknown_token(Tokenizer.from_file(str(dataset.tokenizer_file))),
         }
         _write_json(folder / SETTINGS, settings)
-        _write_json(folder / CONFIG, config.to_dict())
+        _write_json(folder / CONFIG, json.loads(config.to_json(STEPS["build_index"].sections)))
         np.save(folder / "label_counts.npy", counts)
         shutil.copyfile(dataset.tokenizer_file, folder / "tokenizer.json")
         (folder / "labels").mkdir()
@@ -120,7 +122,8 @@ def _fit(
     with progress("scoring validation documents", len(queries), "documents") as advance:
         for start in range(0, len(queries), _BLOCK):
             block = queries[start : start + _BLOCK]
-            proposals = voices.propose(block, config.fusion.shortlist, forbidden)
+            heard = voices.listen(block, config.fusion.shortlist, forbidden)
+            proposals = voices.propose(block, heard)
             left_out = splits.left_out.slice(start, start + len(block))
             kept = ~proposals.labels.also_in(left_out)
             features.append(proposals.features(counts)[kept])
@@ -139,11 +142,6 @@ def _concatenated(parts: list[Ragged]) -> Ragged:
     return Ragged(
         np.concatenate([part.data for part in parts]), np.concatenate([[0], np.cumsum(lengths)])
     )
-
-
-def _unknown_token(dataset: Dataset) -> int:
-    unknown = Tokenizer.from_file(str(dataset.tokenizer_file)).token_to_id("[UNK]")
-    return int(unknown or 0)
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -5,14 +5,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from xcflow.config import RetrievalConfig
 from xcflow.ragged import Ragged
+from xcflow.retrieval.fusion import Proposals
 from xcflow.retrieval.index import Kind, VectorIndex
 from xcflow.retrieval.voices import Voices, _products
 from xcflow.topk import NO_LABEL
 
 LABELS, DOCUMENTS, DIM = 15, 30, 4
+
+
+def propose(
+    voices: Voices,
+    queries: NDArray[np.float32],
+    shortlist: int,
+    forbidden: NDArray[np.bool_] | None = None,
+) -> Proposals:
+    return voices.propose(queries, voices.listen(queries, shortlist, forbidden))
 
 
 def unit(rows: int, seed: int) -> np.ndarray:
@@ -61,7 +72,7 @@ def slow_proposals(
 def test_every_proposal_is_scored_by_all(shortlist: int, share: float):
     voices, queries = make_voices(), unit(6, 5)
     forbidden = np.random.default_rng(4).random(DOCUMENTS) < share
-    found = voices.propose(queries, shortlist, forbidden if share else None)
+    found = propose(voices, queries, shortlist, forbidden if share else None)
     assert len(found.labels) == 6
     for i, query in enumerate(queries):
         expected = slow_proposals(voices, query, shortlist, forbidden)
@@ -74,7 +85,7 @@ def test_every_proposal_is_scored_by_all(shortlist: int, share: float):
 def test_the_features_of_a_proposal():
     voices = make_voices()
     counts = np.arange(LABELS) % 4
-    found = voices.propose(unit(2, 5), 3)
+    found = propose(voices, unit(2, 5), 3)
     features = found.features(counts)
     seen = counts[found.labels.data]
     expected = [found.encoder, found.classifier, found.vote, np.sqrt(found.vote)]
@@ -108,11 +119,11 @@ def test_nobody_may_vote():
     rows, votes = voices.by_neighbours(unit(2, 5), np.ones(DOCUMENTS, np.bool_))
     assert rows.lengths.tolist() == [0, 0]
     assert votes.size == 0
-    assert not voices.propose(unit(2, 5), 3, np.ones(DOCUMENTS, np.bool_)).vote.any()
+    assert not propose(voices, unit(2, 5), 3, np.ones(DOCUMENTS, np.bool_)).vote.any()
 
 
 def test_no_queries():
-    found = make_voices().propose(np.empty((0, DIM), np.float32), 3)
+    found = propose(make_voices(), np.empty((0, DIM), np.float32), 3)
     assert len(found.labels) == 0
     assert found.features(np.zeros(LABELS, np.int64)).shape == (0, 6)
 
@@ -121,7 +132,7 @@ def test_no_queries():
 def test_they_survive_a_folder(kind: Kind, tmp_path: Path):
     voices, queries = make_voices(kind=kind), unit(5, 5)
     loaded = Voices.load(tmp_path, voices.save(tmp_path))
-    before, after = voices.propose(queries, 5), loaded.propose(queries, 5)
+    before, after = propose(voices, queries, 5), propose(loaded, queries, 5)
     np.testing.assert_array_equal(before.labels.data, after.labels.data)
     np.testing.assert_array_equal(
         before.features(np.ones(LABELS, np.int64)), after.features(np.ones(LABELS, np.int64))
