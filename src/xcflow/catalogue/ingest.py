@@ -24,7 +24,7 @@ from xcflow.catalogue.hashing import Hashes, SeenHashes, find_hashes, hash_strin
 from xcflow.catalogue.readers import EXCERPT_CHARS, CatalogueReader, Chunk, Fault, Role
 from xcflow.catalogue.split import validation_split
 from xcflow.catalogue.string_table import StringTable, StringTableWriter
-from xcflow.catalogue.tokenizer import build_tokenizer
+from xcflow.catalogue.tokenizer import build_tokenizer, unknown_token
 from xcflow.config import Config
 from xcflow.progress import Advance, log, progress
 from xcflow.ragged import Ragged
@@ -262,7 +262,7 @@ def write_tokens(
     token gets the unknown token, so that no row is empty.
     """
     dtype = np.min_scalar_type(tokenizer.get_vocab_size() - 1)
-    unknown_id = _unknown_token(tokenizer)
+    unknown_id = unknown_token(tokenizer)
     lengths: list[NDArray[np.int32]] = [np.empty(0, np.int32)]
     unknown = 0
     with RaggedWriter(folder / "tokens", dtype) as writer:
@@ -275,14 +275,6 @@ def write_tokens(
                 writer.append(_ragged([row[:limit] or [unknown_id] for row in ids], dtype))
                 advance(len(ids))
     return TokenFacts(np.concatenate(lengths), unknown)
-
-
-def _unknown_token(tokenizer: Tokenizer) -> int:
-    """The id of the unknown token, 0 where the vocabulary has none (byte-level ones)."""
-    for token in ("[UNK]", "<unk>"):
-        if (found := tokenizer.token_to_id(token)) is not None:
-            return int(found)
-    return 0
 
 
 def _batches(texts: Sequence[str]) -> Iterator[list[str]]:

@@ -42,6 +42,14 @@ def build_tokenizer(encoder: EncoderConfig, data: DataConfig, texts: Texts) -> T
     return tokenizer
 
 
+def unknown_token(tokenizer: Tokenizer) -> int:
+    """The id of the unknown token, 0 where the vocabulary has none (byte-level ones)."""
+    for token in ("[UNK]", "<unk>"):
+        if (found := tokenizer.token_to_id(token)) is not None:
+            return int(found)
+    return 0
+
+
 def _with_catalogue_words(
     tokenizer: Tokenizer, data: DataConfig, chunks: Iterable[list[str]]
 ) -> Tokenizer:
