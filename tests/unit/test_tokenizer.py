@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
-from xcflow.catalogue.tokenizer import build_tokenizer
+from xcflow.catalogue.tokenizer import build_tokenizer, unknown_token
 from xcflow.config import DataConfig, EncoderConfig
 from xcflow.errors import ConfigError
 
@@ -117,3 +117,11 @@ def test_other_kinds_of_vocabulary_cannot_grow(pretrained: Path, tmp_path: Path)
     with pytest.raises(ConfigError, match=r"is BPE, only WordPiece takes new words: set data.cata"):
         build(tmp_path, [["ab"]])
     assert build(tmp_path, [["ab"]], words=0).get_vocab_size() == 2
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "expected"),
+    [({"a": 0, "[UNK]": 3}, 3), ({"<unk>": 0, "a": 1}, 0), ({"a": 1}, 0)],
+)
+def test_the_unknown_token(vocabulary: dict[str, int], expected: int):
+    assert unknown_token(Tokenizer(BPE(vocabulary, []))) == expected
