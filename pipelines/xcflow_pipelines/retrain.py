@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from xcflow.config import Config
 from xcflow.errors import XcflowError
 from xcflow.home import Home
 from xcflow.library import library_digest
+from xcflow.progress import INTERVAL_VARIABLE
 from xcflow.registry.names import KILLED, PROMOTE
 from xcflow_pipelines.local import LocalRun, new_run_name, run_locally
 from xcflow_pipelines.measure import catalogue_folder
@@ -49,6 +51,8 @@ def retrain(config: Config, profile: str, data: str, home: Home, fresh: bool, as
     name = new_run_name(home, Path(profile).stem)
     key = f"{name}-{secrets.token_hex(4)}"
     teller = Teller()
+    if teller.is_live:
+        os.environ[INTERVAL_VARIABLE] = "1"
     try:
         run = run_locally(
             config,

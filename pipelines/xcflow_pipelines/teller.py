@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.status import Status
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from rich.text import Text
 
 from xcflow.evaluation.comparison import Comparison
 from xcflow.registry.notes import MODELS
@@ -26,35 +24,53 @@ class Teller:
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
-        self._status: Status | None = None
-        self._begin = 0.0
+        self._live: Progress | None = None
+        self._task = TaskID(0)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether lines are shown one in the place of the other."""
+        return self._console.is_terminal
 
     def __call__(self, task: TaskState, line: str) -> None:
         """See a change of a task's state, or a line that it printed."""
         if line:
-            self._show_line(task, line)
+            self._show_line(task, line.strip())
         elif task.state == STARTED:
-            self._begin = time.monotonic()
-            if self._console.is_terminal:
-                self._status = self._console.status(Text(task.name))
-                self._status.start()
+            self._start(task)
         else:
             self.stop()
             self._show_end(task)
 
     def stop(self) -> None:
         """Remove the live line."""
-        if self._status:
-            self._status.stop()
-            self._status = None
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def _start(self, task: TaskState) -> None:
+        if self.is_live:
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+            remark = TextColumn("{task.fields[remark]}", markup=False)
+            self._live = Progress(
+                *columns,
+                remark,
+                console=self._console,
+                transient=True,
+                redirect_stdout=False,  # it is the runner's, and caught already
+                redirect_stderr=False,
+            )
+            self._task = self._live.add_task(task.name, total=None, remark="")
+            self._live.start()
 
     def _show_line(self, task: TaskState, line: str) -> None:
-        if self._status:
-            seconds = time.monotonic() - self._begin
-            room = max(self._console.width - len(task.name) - 16, 10)
-            self._status.update(Text(f"{task.name}  {seconds:,.0f} s  {line.strip()[:room]}"))
+        if self._live:
+            room = max(self._console.width - len(task.name) - 14, 10)
+            self._live.update(self._task, remark=line[:room])
+            if line.startswith("warning"):
+                self._live.console.print(f"  {task.name}: {line}", markup=False)
         else:
-            self._write(f"  {task.name}: {line.strip()}")
+            self._write(f"  {task.name}: {line}")
 
     def _show_end(self, task: TaskState) -> None:
         if task.state == DONE:

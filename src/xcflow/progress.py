@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+# Seconds between two plain lines; who shows them on a live line of its own asks for more of them
+# by the environment.
 LINE_INTERVAL_S = 15.0
+INTERVAL_VARIABLE = "XCFLOW_PROGRESS_INTERVAL"
 
 
 class Advance(Protocol):
@@ -71,6 +75,7 @@ def _bar(title: str, total: int, unit: str) -> Iterator[Advance]:
 
 @contextmanager
 def _lines(title: str, total: int, unit: str) -> Iterator[Advance]:
+    interval = float(os.environ.get(INTERVAL_VARIABLE) or LINE_INTERVAL_S)
     start = last = time.monotonic()
     done = 0
     note = ""
@@ -80,7 +85,7 @@ def _lines(title: str, total: int, unit: str) -> Iterator[Advance]:
         done += count
         note = remark or note
         now = time.monotonic()
-        if now - last >= LINE_INTERVAL_S and done < total:
+        if now - last >= interval and done < total:
             last = now
             rate = done / (now - start)
             left = (total - done) / max(rate, 1e-6)
