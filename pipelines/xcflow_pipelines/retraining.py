@@ -7,13 +7,15 @@ the pipeline (the run, the registry) are never cached, and no cached task takes 
 differs from run to run.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kfp import dsl, kubernetes
 
-from xcflow.config import ResourcesConfig
+from xcflow.config import Config, ResourcesConfig
 from xcflow.registry.names import PROMOTE, RUN_KEY_VARIABLE
+from xcflow.registry.tracking import tracking_environment
 from xcflow_components.build_index import build_index
 from xcflow_components.cluster_labels import cluster_labels
 from xcflow_components.configure import configure
@@ -35,11 +37,15 @@ UNCACHED = ("configure", "find_champion", "record_run", "promote_model", "notify
 RUN_ID_LABEL = "metadata.labels['pipeline/runid']"
 
 
-def retraining_pipeline(resources: ResourcesConfig) -> Any:
+def retraining_pipeline(
+    resources: ResourcesConfig, environment: Mapping[str, str] | None = None
+) -> Any:
     """Build the pipeline.
 
     Args:
         resources: What each task asks of a cluster; the local runner ignores it.
+        environment: Variables that each task gets. Kubeflow's local cache, unlike a cluster's,
+            sees them, so for a local run they belong to the process instead.
     """
 
     def place(task: Any, name: str) -> Any:
@@ -51,6 +57,8 @@ def retraining_pipeline(resources: ResourcesConfig) -> Any:
         if wanted.accelerators:
             task.set_accelerator_type(wanted.accelerator)
             task.set_accelerator_limit(wanted.accelerators)
+        for variable, value in (environment or {}).items():
+            task.set_env_variable(variable, value)
         return kubernetes.use_field_path_as_env(task, RUN_KEY_VARIABLE, RUN_ID_LABEL)
 
     @dsl.pipeline(name=NAME, description="Retrain, evaluate against the champion, promote by gate.")
@@ -121,16 +129,16 @@ def retraining_pipeline(resources: ResourcesConfig) -> Any:
     return retraining
 
 
-def compile_pipeline(resources: ResourcesConfig, path: Path) -> None:
+def compile_pipeline(config: Config, path: Path) -> None:
     """Write the pipeline as IR YAML, for a cluster."""
     from kfp import compiler
 
-    compiler.Compiler().compile(retraining_pipeline(resources), str(path))
+    environment = tracking_environment(config.tracking)
+    pipeline = retraining_pipeline(config.resources, environment)
+    compiler.Compiler().compile(pipeline, str(path))
 
 
 if __name__ == "__main__":
     import sys
 
-    from xcflow.config import Config
-
-    compile_pipeline(Config().resources, Path(sys.argv[1]))
+    compile_pipeline(Config(), Path(sys.argv[1]))

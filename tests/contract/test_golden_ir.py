@@ -18,7 +18,7 @@ GOLDEN = Path(__file__).parent / "golden" / "retraining.yaml"
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
     path = tmp_path_factory.mktemp("ir") / "retraining.yaml"
-    compile_pipeline(Config().resources, path)
+    compile_pipeline(Config(), path)
     return path.read_text(encoding="utf-8")
 
 
@@ -110,7 +110,7 @@ def test_resources_come_from_the_configuration(tmp_path):
         {"resources": {"train_encoder": {"cpu": "16", "memory": "64Gi", "accelerators": 1}}}
     )
     path = tmp_path / "gpu.yaml"
-    compile_pipeline(config.resources, path)
+    compile_pipeline(config, path)
     executors = next(yaml.safe_load_all(path.read_text()))["deploymentSpec"]["executors"]
     asked = executors["exec-train-encoder"]["container"]["resources"]
     assert asked["resourceCpuRequest"] == "16"
@@ -118,3 +118,14 @@ def test_resources_come_from_the_configuration(tmp_path):
     assert asked["accelerator"]["resourceType"] == "nvidia.com/gpu"
     assert asked["accelerator"]["resourceCount"] == "1"
     assert "accelerator" not in executors["exec-build-index"]["container"]["resources"]
+
+
+def test_a_configured_tracking_store_reaches_each_task(tmp_path):
+    config = Config.from_dict({"tracking": {"uri": "https://mlflow", "experiment": "nightly"}})
+    path = tmp_path / "tracked.yaml"
+    compile_pipeline(config, path)
+    executors = next(yaml.safe_load_all(path.read_text()))["deploymentSpec"]["executors"]
+    for executor in executors.values():
+        variables = {v["name"]: v["value"] for v in executor["container"]["env"]}
+        assert variables["MLFLOW_TRACKING_URI"] == "https://mlflow"
+        assert variables["MLFLOW_EXPERIMENT_NAME"] == "nightly"

@@ -52,6 +52,14 @@ def tracking_uri(config: TrackingConfig, home: Home) -> str:
     return config.uri or os.environ.get(URI_VARIABLE) or f"sqlite:///{home.database}"
 
 
+def tracking_environment(config: TrackingConfig) -> dict[str, str]:
+    """What of a configuration must stand in the environment of a task; empty by default."""
+    default = TrackingConfig()
+    values = {URI_VARIABLE: (config.uri, default.uri)}
+    values[EXPERIMENT_VARIABLE] = (config.experiment, default.experiment)
+    return {name: value for name, (value, usual) in values.items() if value != usual}
+
+
 class Tracker:
     """One experiment of a tracking store. Any trouble with the store is a ``TrackingError``.
 
