@@ -129,7 +129,7 @@ def validate(
         for check in report["checks"]:
             if check["status"] != "passed":
                 typer.echo(f"{check['status']:<8} {check['title']}: {check['count']:,}")
-        typer.echo(f"{report['status']}; the report: {page}")
+        typer.echo(f"the catalogue can be used; the report on it: {page}")
     return OK
 
 

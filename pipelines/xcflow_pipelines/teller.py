@@ -107,13 +107,17 @@ def metrics_table(models: Mapping[str, Mapping[str, float]]) -> Table:
 
 
 def comparison_table(comparison: Comparison, a: str, b: str) -> Table:
-    """Two models metric by metric, with the interval of the difference, in percent."""
+    """Two models in the main metrics, with the interval of the difference, in percent."""
     confidence = f"{100 * comparison.confidence:.0f}%"
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(f"{comparison.documents:,} documents")
     for title in (a, b, "difference", f"{confidence} interval", ""):
         table.add_column(title, justify="right" if title else "left")
-    for name, found in comparison.differences.items():
+    for name in MAIN_METRICS:
+        if name in comparison.left_out:
+            table.add_row(name, "", "", "", "", comparison.left_out[name])
+        if not (found := comparison.differences.get(name)):
+            continue
         values = [f"{100 * v:.2f}" for v in (found.a, found.b)]
         signed = [f"{100 * v:+.2f}" for v in (found.difference, found.low, found.high)]
         mark = "better" if found.low > 0 else "worse" if found.high < 0 else ""
