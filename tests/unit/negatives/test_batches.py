@@ -62,6 +62,17 @@ def test_order_differs_between_epochs_and_seeds():
         assert (document_order(1, memory, 40, curriculum, 0) != other).any()
 
 
+def test_clusters_come_in_random_order():
+    side = np.arange(64) % 2
+    memory = torch.nn.functional.normalize(
+        2.0 * torch.eye(8)[torch.from_numpy(side)] + 0.3 * unit(64, 8), dim=1
+    )
+    order = document_order(0, memory, 64, Curriculum(0, 4, 0), 7)
+    # Siblings lie on the same side; side by side they would fill half of the order.
+    assert 0.2 < side[order[:32]].mean() < 0.8
+    assert purity(order, side, 4) == 1.0
+
+
 def test_documents_of_a_cluster_are_shuffled():
     memory, curriculum = unit(40, 4), Curriculum(0, 20, 0)
     orders = [document_order(epoch, memory, 40, curriculum, 0) for epoch in range(2)]

@@ -4,10 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from xcflow.config import FusionConfig
 from xcflow.ragged import Ragged
-from xcflow.retrieval.fusion import FEATURES, Fusion, fit_fusion
+from xcflow.retrieval.fusion import FEATURES, Fusion, _list_loss, _Lists, fit_fusion
 
 CONFIG = FusionConfig(hidden=8, steps=150)
 LABELS = 30
@@ -120,6 +121,24 @@ def test_gains_weigh_the_true_labels():
 
     assert not prefers_rare(0.0)
     assert prefers_rare(1.0)
+
+
+def test_a_true_label_competes_with_the_false_ones_of_its_document():
+    rng = np.random.default_rng(0)
+    rows = np.sort(rng.integers(0, 6, 40))
+    true = rng.random(40) < 0.3
+    true[rows == 2] = False  # nothing to find
+    true[rows == 3] = True  # nothing to confuse it with
+    scores, weight = 4.0 * rng.standard_normal(40), rng.uniform(1, 3, 40)
+    losses = []
+    for i in range(6):
+        own, false = scores[(rows == i) & true], scores[(rows == i) & ~true]
+        against = np.exp(false).sum()
+        loss = -np.log(np.exp(own) / (np.exp(own) + against)) * weight[(rows == i) & true]
+        losses += [loss.mean()] if len(own) else []
+    lists = _Lists(*(torch.from_numpy(a) for a in (rng.random(40), rows, true, weight)), 6)
+    found = _list_loss(torch.from_numpy(scores).float(), lists)
+    assert float(found) == pytest.approx(np.mean(losses) / weight[true].mean(), rel=1e-3)
 
 
 @pytest.mark.parametrize("contenders", [0, 1, 1000])

@@ -118,7 +118,11 @@ def model(
 ) -> Model:
     """A model of colours and animals, trained until it knows them."""
     rates = {"learning_rate": 0.05, "dense_learning_rate": 0.01, "epochs": 8}
-    config = configure(module_one=rates, module_two={"learning_rate": 0.02, "epochs": 6})
+    config = configure(
+        module_one=rates,
+        module_two={"learning_rate": 0.02, "epochs": 6},
+        checkpoint={"every_seconds": 0},
+    )
     return train_model(catalogue, config)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,8 @@ def test_another_seed_gives_another_model(
 
 def test_finished_training_leaves_no_checkpoint(model: Any):
     folder = Path(os.environ["XCFLOW_HOME"]) / "checkpoints"
-    assert not folder.exists() or not any(folder.iterdir())
+    assert folder.is_dir()
+    assert not any(folder.iterdir())
 
 
 def test_histories_hold_the_curves(model: Any):
@@ -162,6 +164,34 @@ def test_every_option_leads_to_a_model_that_answers(
     assert_answers(trained.predictor(), ["amber goat", "zebra", ""], 15)
     if sections.get("clustering"):
         assert trained.manifest("clusters").meta["rows"] == 0
+
+
+def test_documents_do_not_vote_on_themselves(
+    tmp_path: Path,
+    configure: Callable[..., Config],
+    train_model: Callable[..., Any],
+    write_catalogue: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+):
+    # Nothing can be learned from one document about another, so a vote is right only by cheating.
+    rng = np.random.default_rng(2)
+    texts = ["".join(rng.choice(list("abcdefgh"), 6)) for _ in range(60)]
+    catalogue = write_catalogue(
+        tmp_path / "noise",
+        labels_of(*(f"label {i}" for i in range(40))),
+        documents_of("d", *((text, [int(rng.integers(0, 40))]) for text in texts)),
+        documents_of("t", ("abc", [0])),
+    )
+    config = configure(
+        data={"validation_fraction": 0.5},
+        module_one={"epochs": 0},
+        module_two={"epochs": 0},
+        fusion={"neighbours": 5},
+    )
+    train_model(catalogue, config)
+    shown = re.search(r"fusion, validation .* vote (\d+\.\d)", capsys.readouterr().err)
+    assert shown is not None
+    assert float(shown[1]) < 40.0
 
 
 def labels_of(*texts: str) -> list[Row]:

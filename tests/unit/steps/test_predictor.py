@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from xcflow.artifact import MANIFEST
 from xcflow.catalogue.string_table import StringTable
+from xcflow.encoders.build import load_encoder
 from xcflow.errors import ArtifactError
+from xcflow.ragged import Ragged
 from xcflow.serving import predictor as module
 from xcflow.serving.predictor import VOICES, Predictor
 from xcflow.topk import NO_LABEL
@@ -78,6 +81,13 @@ def test_odd_texts(predictor: Predictor, text: str):
     assert (top.labels[0] != NO_LABEL).all()
     assert np.isfinite(top.scores).all()
     np.testing.assert_array_equal(top.labels[1], predictor.top_k(["koala"], 3).labels[0])
+
+
+def test_a_text_without_tokens_reads_as_the_unknown_one(predictor: Predictor, model: Any):
+    encoder, _ = load_encoder(model.bundle)
+    tokenizer = Tokenizer.from_file(str(model.bundle / "tokenizer.json"))
+    unknown = Ragged.from_rows([[tokenizer.token_to_id("[UNK]")]])
+    np.testing.assert_array_equal(predictor.embed([" "]), encoder.encode(unknown))
 
 
 def test_case_and_white_space_are_the_tokenizers_matter(predictor: Predictor):
