@@ -61,10 +61,21 @@ class Connection:
             XcflowError: What the operation raised.
             TrackingError: No answer within ``timeout`` seconds, or the service ended.
         """
-        self._socket.settimeout(timeout)
+        self.ask(operation, **arguments)
+        return self.answer(timeout)
+
+    def ask(self, operation: str, **arguments: Any) -> None:
+        """Ask for an operation without waiting; each question has its answer, in their order."""
         try:
             self._stream.write(json.dumps({"operation": operation, "arguments": arguments}) + "\n")
             self._stream.flush()
+        except OSError as error:
+            raise TrackingError(f"the tracking process is gone ({error.strerror})") from error
+
+    def answer(self, timeout: float = ANSWER_TIMEOUT_S) -> Any:
+        """The answer to the next question; raises what ``call`` does."""
+        self._socket.settimeout(timeout)
+        try:
             line = self._stream.readline()
         except TimeoutError:
             raise TrackingError(f"no answer from the tracking store in {timeout:.0f} s") from None
@@ -135,7 +146,7 @@ def recorded(step: str, params: Mapping[str, Any], folder: Path) -> Iterator[Non
         yield
         return
     with connected() as service:
-        run = _survived(service, "begin_step", key=key, step=step, params=params)
+        service.ask("begin_step", key=key, step=step, params=params)
         end = {"status": names.KILLED, "folder": "", "error": "interrupted"}
         try:
             yield
@@ -145,16 +156,15 @@ def recorded(step: str, params: Mapping[str, Any], folder: Path) -> Iterator[Non
             end = {"status": names.FAILED, "folder": "", "error": reason}
             raise
         finally:
-            if run:
-                _survived(service, "end_step", run=run, **end)
+            _record_end(service, end)
 
 
-def _survived(service: Connection, operation: str, **arguments: Any) -> Any:
+def _record_end(service: Connection, end: Mapping[str, str]) -> None:
     try:
-        return service.call(operation, RECORD_TIMEOUT_S, **arguments)
+        run = service.answer(RECORD_TIMEOUT_S)
+        service.call("end_step", RECORD_TIMEOUT_S, run=run, **end)
     except TrackingError as error:
         log(f"{error}; the step goes unrecorded")
-        return None
 
 
 class _Handler(socketserver.StreamRequestHandler):

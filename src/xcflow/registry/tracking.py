@@ -100,8 +100,7 @@ class Tracker:
             raise
         except Exception as error:
             public = _public(self.uri)
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            reason = reason.replace(self.uri, public)
+            reason = _reason(error).replace(self.uri, public)
             raise TrackingError(f"tracking store {public}: {reason}") from error
 
     def open_run(
@@ -393,6 +392,20 @@ def _batches(rows: list[Any], size: int) -> Iterable[list[Any]]:
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, in one line; mlflow wraps a refused connection in a paragraph."""
+    from requests import exceptions  # type: ignore[import-untyped]
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, exceptions.Timeout):
+            return "does not answer"
+        if isinstance(cause, exceptions.ConnectionError):
+            return "cannot be reached"
+        cause = cause.__cause__ or cause.__context__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _public(uri: str) -> str:

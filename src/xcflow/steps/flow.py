@@ -79,7 +79,11 @@ def find_champion(config: str, bundle: str) -> str:
     with one_line_errors(), connected() as service:
         model = Config.from_json(config).tracking.model_name
         candidate = read_manifest(Path(bundle), "bundle").digest
-        return str(service.call("find_champion", model=model, candidate=candidate))
+        try:
+            return str(service.call("find_champion", model=model, candidate=candidate))
+        except TrackingError as error:
+            kept = "the trained model is kept, the same command goes on from here"
+            raise TrackingError(f"{error}; {kept}") from error
 
 
 def champion_input(digest: str) -> dict[str, str]:

@@ -100,10 +100,7 @@ def test_an_absent_server_is_one_line_without_the_password(monkeypatch):
     uri = "http://someone:secret@127.0.0.1:9"
     with pytest.raises(TrackingError) as caught:
         Tracker(uri, "tests").open_run("a run", "key", {}, {})
-    line = str(caught.value)
-    assert "\n" not in line
-    assert "127.0.0.1:9" in line
-    assert "secret" not in line
+    assert str(caught.value) == "tracking store http://127.0.0.1:9: cannot be reached"
 
 
 def test_the_store_of_one_home_does_not_leak(tracker):
