@@ -196,7 +196,7 @@ class ModuleOneConfig:
     Attributes:
         epochs: Passes over the training documents, at most.
         batch_size: Documents in a batch; each brings one of its labels.
-        learning_rate: Peak rate of token table and auxiliary vectors.
+        learning_rate: Peak rate of the token table.
         dense_learning_rate: Peak rate of the encoder's dense weights.
         weight_decay: Decoupled decay of the dense weights (not of biases and norms).
         warmup_steps: Steps of linear warm-up (at most a tenth of all); then linear to 0.
@@ -207,6 +207,10 @@ class ModuleOneConfig:
         margin: Margin of the triplet loss.
         temperature: Of the softmax weights (triplet) or of the loss (softmax).
         keep_zero_hinge: Triplet only: negatives beyond the margin keep weight, as in NGAME's code.
+        auxiliary_learning_rate: Peak rate of the auxiliary vectors.
+        auxiliary_norm: Norm of the random vectors that they start from. At 1 a label is half its
+            text and half a random code of its cluster, which documents learn to point at. The
+            authors' Xavier start has a norm of 0.1 to 0.6, falling with the number of clusters.
         auxiliary_on: ``unit`` adds the auxiliary vector to the normalised label vector (paper),
             ``raw`` to the un-normalised one (the authors' code).
         cluster_from_epoch: First epoch with clustered batches.
@@ -228,6 +232,8 @@ class ModuleOneConfig:
     margin: float = 0.3
     temperature: float = 0.05
     keep_zero_hinge: bool = False
+    auxiliary_learning_rate: float = 2e-3
+    auxiliary_norm: float = 1.0
     auxiliary_on: Literal["unit", "raw"] = "unit"
     cluster_from_epoch: int = 4
     cluster_size: int = 4
@@ -241,6 +247,7 @@ class ModuleOneConfig:
         _require(self.hardest >= 1, "module_one.hardest must be at least 1")
         _require(self.temperature > 0.0, "module_one.temperature must be above 0")
         _require(self.cluster_size >= 1, "module_one.cluster_size must be at least 1")
+        _require(self.auxiliary_norm >= 0.0, "module_one.auxiliary_norm must not be negative")
         _require(self.memory_width >= 1, "module_one.memory_width must be at least 1")
         _require_at_least(
             0,

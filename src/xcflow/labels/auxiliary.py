@@ -66,7 +66,8 @@ class AuxiliaryVectors:
         rows: K; 0 makes ``augment`` plain normalisation (NGAME).
         dim: D.
         on_unit: Whether E(text) is normalised before the vector joins (the paper) or not.
-        generator: Source of the initial values (Xavier uniform).
+        norm: Norm of each initial vector; its direction is random.
+        generator: Source of the directions.
     """
 
     def __init__(
@@ -76,13 +77,13 @@ class AuxiliaryVectors:
         dim: int,
         *,
         on_unit: bool,
-        generator: torch.Generator,
+        norm: float = 0.0,
+        generator: torch.Generator | None = None,
     ) -> None:
         self.row_of_label = torch.from_numpy(row_of_label.astype(np.int64))
         self._on_unit = on_unit
-        table = torch.empty(rows, dim)
-        if rows:
-            nn.init.xavier_uniform_(table, generator=generator)
+        table = torch.randn(rows, dim, generator=generator)
+        table = norm * nn.functional.normalize(table, dim=1)
         self.table = RowTable(table)
 
     def augment(self, encoded: Tensor, labels: Tensor, *, training: bool) -> Tensor:

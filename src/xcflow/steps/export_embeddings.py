@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from xcflow.artifact import writing
@@ -33,7 +32,6 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         len(tensors["auxiliary.weight"]),
         encoder.dim,
         on_unit=config.module_one.auxiliary_on == "unit",
-        generator=torch.Generator(),
     )
     auxiliary.table.weight.copy_(tensors["auxiliary.weight"])
     origin = provenance("export_embeddings", config, inputs)

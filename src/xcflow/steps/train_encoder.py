@@ -32,6 +32,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         int(clusters.meta["rows"]),
         encoder.dim,
         on_unit=settings.auxiliary_on == "unit",
+        norm=settings.auxiliary_norm,
         generator=torch.Generator().manual_seed(seed),
     )
     splits = Splits.of(dataset)

@@ -79,7 +79,7 @@ class ModuleOne:
             group["lr"] = rate * self._config.dense_learning_rate
         self._optimizer.step()
         self._encoder.sparse_step(rate * self._config.learning_rate)
-        self._auxiliary.step(rate * self._config.learning_rate)
+        self._auxiliary.step(rate * self._config.auxiliary_learning_rate)
         self._memory.put(rows, documents)
         return loss.item()
 
