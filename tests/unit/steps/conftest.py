@@ -38,28 +38,32 @@ def write_catalogue(folder: Path, labels: list[Row], train: list[Row], test: lis
 class Model:
     """The folders that the steps wrote."""
 
-    root: Path
+    folders: dict[str, Path]
     config: Config
 
     def __getattr__(self, name: str) -> Path:
-        return self.root / name
+        return self.folders[name]
 
     def manifest(self, name: str) -> Manifest:
-        return read_manifest(self.root / name, name, verify=True)
+        return read_manifest(self.folders[name], name, verify=True)
 
     def predictor(self) -> Predictor:
-        return Predictor.load(self.root / "bundle")
+        return Predictor.load(self.bundle)
 
 
-def run_chain(catalogue: Path, root: Path, config: Config) -> Model:
-    folders = {"catalogue": catalogue}
+def run_chain(catalogue: Path, root: Path, config: Config, done: dict[str, Path]) -> Model:
+    """Run the steps that are not in ``done`` with the same settings from the same catalogue."""
+    folders, key = {"catalogue": catalogue}, str(catalogue)
     for name, output in CHAIN.items():
-        inputs = {key: folders[key] for key in STEPS[name].inputs}
-        # As the pipeline does: a step gets no other sections than its own.
-        own = Config.from_json(config.to_json(STEPS[name].sections))
-        run_step(name, own, inputs, root / output)
-        folders[output] = root / output
-    return Model(root, config)
+        sections = STEPS[name].sections
+        key += config.digest(*sections)
+        if key not in done:
+            inputs = {x: folders[x] for x in STEPS[name].inputs}
+            # As the pipeline does: a step gets no other sections than its own.
+            run_step(name, Config.from_json(config.to_json(sections)), inputs, root / output)
+            done[key] = root / output
+        folders[output] = done[key]
+    return Model(folders, config)
 
 
 @pytest.fixture(scope="session")
@@ -104,12 +108,16 @@ def configure(pretrained: Path) -> Callable[..., Config]:
 
 @pytest.fixture(scope="session")
 def train_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Model]]:
-    """Run the steps up to the bundle."""
+    """Run the steps up to the bundle; ``anew`` takes none over from an earlier model."""
+    done: dict[str, Path] = {}
+
+    def train(catalogue: Path, config: Config, *, anew: bool = False) -> Model:
+        known = {} if anew else done
+        return run_chain(catalogue, tmp_path_factory.mktemp("model"), config, known)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XCFLOW_HOME", str(tmp_path_factory.mktemp("home")))
-        yield lambda catalogue, config: run_chain(
-            catalogue, tmp_path_factory.mktemp("model"), config
-        )
+        yield train
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,8 @@ def test_labels_are_found_in_texts(model: Any):
 def test_the_same_seed_gives_the_same_bytes(
     model: Any, catalogue: Path, train_model: Callable[..., Any]
 ):
-    again = train_model(catalogue, model.config)
+    again = train_model(catalogue, model.config, anew=True)
+    assert again.bundle != model.bundle
     for name in ("dataset", "clusters", "encoder", "embeddings", "classifier", "bundle"):
         first, second = model.manifest(name), again.manifest(name)
         assert first.files == second.files, name
