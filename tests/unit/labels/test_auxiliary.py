@@ -55,9 +55,17 @@ def test_more_clusters_than_labels_allow_are_not_made(labels: int, min_size: int
     assert set(rows.tolist()) == set(range(expected))
 
 
-def auxiliary(rows: list[int], size: int, *, on_unit: bool = True) -> AuxiliaryVectors:
-    generator = torch.Generator().manual_seed(3)
-    return AuxiliaryVectors(np.array(rows, np.int32), size, 4, on_unit=on_unit, generator=generator)
+def auxiliary(
+    rows: list[int], size: int, *, on_unit: bool = True, norm: float = 0.7
+) -> AuxiliaryVectors:
+    return AuxiliaryVectors(
+        np.array(rows, np.int32),
+        size,
+        4,
+        on_unit=on_unit,
+        norm=norm,
+        generator=torch.Generator().manual_seed(3),
+    )
 
 
 @pytest.mark.parametrize("on_unit", [True, False])
@@ -92,7 +100,15 @@ def test_only_rows_of_the_batch_learn():
     assert changed.tolist() == [True, True, False]
 
 
-def test_initial_values_follow_the_generator():
-    assert torch.equal(auxiliary([0], 5).table.weight, auxiliary([0], 5).table.weight)
-    bound = (6 / (5 + 4)) ** 0.5
-    assert auxiliary([0], 5).table.weight.abs().max() <= bound
+def test_vectors_start_in_random_directions_at_the_given_norm():
+    weight = auxiliary([0], 5).table.weight
+    assert torch.equal(weight, auxiliary([0], 5).table.weight)
+    torch.testing.assert_close(weight.norm(dim=1), torch.full((5,), 0.7))
+    assert float((weight @ weight.T).fill_diagonal_(0).abs().max()) < 0.48
+    assert not auxiliary([0], 5, norm=0.0).table.weight.any()
+
+
+def test_at_norm_zero_labels_start_at_their_texts():
+    vectors = auxiliary([0, 1, 1], 2, norm=0.0)
+    found = vectors.augment(3.0 * unit(3), torch.arange(3), training=False)
+    torch.testing.assert_close(found, unit(3))

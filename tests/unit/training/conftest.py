@@ -44,10 +44,16 @@ def make_module_one(themed: Dataset, splits: Splits, pretrained: Path) -> Callab
             ClusteringConfig(clusters=clusters, private_min_count=8),
             SEED,
         )
-        generator = torch.Generator().manual_seed(SEED)
-        auxiliary = AuxiliaryVectors(rows, size, encoder.dim, on_unit=True, generator=generator)
-        rate = 1e-3 if kind == "transformer" else 1e-2
-        defaults = {"learning_rate": rate, "dense_learning_rate": rate, "cluster_from_epoch": 1}
+        auxiliary = AuxiliaryVectors(
+            rows,
+            size,
+            encoder.dim,
+            on_unit=True,
+            norm=1.0,
+            generator=torch.Generator().manual_seed(SEED),
+        )
+        rates = ("learning_rate", "dense_learning_rate", "auxiliary_learning_rate")
+        defaults = {"cluster_from_epoch": 1} | dict.fromkeys(rates, 0.01)
         config = ModuleOneConfig(**defaults | settings)
         return ModuleOne(encoder, auxiliary, splits, themed.labels.tokens, config, SEED)
 
