@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xcflow.config import FusionConfig
+from xcflow.errors import ArtifactError
 from xcflow.ragged import Ragged
 
 VOICES = ("encoder", "classifier", "vote")
@@ -93,7 +94,17 @@ class Fusion:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of ``to_dict``."""
+        """The inverse of ``to_dict``.
+
+        Raises:
+            ArtifactError: It weighs other features than this version computes.
+        """
+        weighed = values["features"]
+        if weighed != list(FEATURES):
+            raise ArtifactError(
+                f"the model's fusion weighs {', '.join(weighed)}, this version of xcflow has "
+                f"{', '.join(FEATURES)}: build the model again"
+            )
         return cls(
             **{k: np.asarray(v, np.float32) for k, v in values.items() if k != "features"},
         )
