@@ -19,7 +19,7 @@ from xcflow.artifact import Manifest, read_manifest
 from xcflow.catalogue.string_table import StringTable
 from xcflow.encoders.base import Encoder
 from xcflow.encoders.build import load_encoder
-from xcflow.errors import ArtifactError
+from xcflow.errors import ArtifactError, DataError
 from xcflow.ragged import Ragged
 from xcflow.retrieval.fusion import Fusion
 from xcflow.retrieval.ranking import top_of_rows
@@ -83,6 +83,7 @@ class Predictor:
             voice: One of ``voices``.
 
         Raises:
+            DataError: A text that is none.
             ValueError: No such voice, or ``k`` is not positive.
         """
         if voice not in self.voices:
@@ -113,7 +114,11 @@ class Predictor:
 
     def _tokens(self, texts: Sequence[str]) -> Ragged:
         limit, unknown = self._settings["max_document_tokens"], self._settings["unknown_token"]
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        try:
+            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        except TypeError as error:
+            reason = "a text to answer is no valid Unicode (half a surrogate pair), or no text"
+            raise DataError(reason) from error
         return Ragged.from_rows([encoding.ids[:limit] or [unknown] for encoding in encodings])
 
     def _same_item(self, texts: Sequence[str]) -> NDArray[np.int64]:
