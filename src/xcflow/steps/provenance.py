@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
-import xcflow
 from xcflow.artifact import json_digest, read_manifest
 from xcflow.config import Config
+from xcflow.library import library_digest
 from xcflow.steps import STEPS
 from xcflow.training.checkpoint import Checkpoint
 
@@ -27,6 +27,6 @@ def provenance(step: str, config: Config, inputs: Mapping[str, Path]) -> Provena
 
 
 def checkpoint_of(step: str, config: Config, origin: Provenance) -> Checkpoint:
-    """The checkpoint that belongs to just this work."""
-    key = json_digest([xcflow.__version__, origin["config_digest"], origin["inputs"]])
+    """The checkpoint that belongs to just this work, by just this code."""
+    key = json_digest([library_digest(), origin["config_digest"], origin["inputs"]])
     return Checkpoint(step, key, config.checkpoint.every_seconds)
