@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from xcflow.config import FusionConfig
+from xcflow.errors import ArtifactError
 from xcflow.ragged import Ragged
 from xcflow.retrieval.fusion import FEATURES, Fusion, _list_loss, _Lists, fit_fusion
 
@@ -67,6 +68,12 @@ def test_it_survives_json():
     features = Lists(0, seed=3).features
     np.testing.assert_array_equal(loaded.score(features), fusion.score(features))
     assert fusion.to_dict()["features"] == list(FEATURES)
+
+
+def test_features_of_another_version_are_refused():
+    values = Lists(0).fit().to_dict() | {"features": ["encoder", "tarot"]}
+    with pytest.raises(ArtifactError, match="fusion weighs encoder, tarot, this version of xcflow"):
+        Fusion.from_dict(values)
 
 
 def test_where_nothing_can_be_learned_the_voices_count_alike():

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from xcflow.artifact import MANIFEST
 from xcflow.catalogue.string_table import StringTable
 from xcflow.encoders.build import load_encoder
-from xcflow.errors import ArtifactError
+from xcflow.errors import ArtifactError, DataError
 from xcflow.ragged import Ragged
 from xcflow.serving import predictor as module
 from xcflow.serving.predictor import VOICES, Predictor
@@ -100,6 +100,12 @@ def test_what_is_asked_wrongly(predictor: Predictor):
         predictor.top_k(["a"], 3, "oracle")
     with pytest.raises(ValueError, match="k must be at least 1, it is 0"):
         predictor.top_k(["a"], 0)
+
+
+@pytest.mark.parametrize("text", ["\ud83e", None, 7])
+def test_what_is_no_text_gets_one_line(predictor: Predictor, text: Any):
+    with pytest.raises(DataError, match="a text to answer is no valid Unicode"):
+        predictor.top_k(["koala", text], 3)
 
 
 def test_a_catalogue_of_items_leaves_out_the_item_itself(model: Any, tmp_path: Path):
