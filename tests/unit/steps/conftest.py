@@ -1,7 +1,7 @@
 """Whole models from catalogues that are written down in the test."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,17 +107,25 @@ def configure(pretrained: Path) -> Callable[..., Config]:
 
 
 @pytest.fixture(scope="session")
-def train_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Model]]:
+def models_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home folder of all models that tests train."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def train_model(
+    tmp_path_factory: pytest.TempPathFactory, models_home: Path
+) -> Callable[..., Model]:
     """Run the steps up to the bundle; ``anew`` takes none over from an earlier model."""
     done: dict[str, Path] = {}
 
     def train(catalogue: Path, config: Config, *, anew: bool = False) -> Model:
-        known = {} if anew else done
-        return run_chain(catalogue, tmp_path_factory.mktemp("model"), config, known)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XCFLOW_HOME", str(models_home))
+            known = {} if anew else done
+            return run_chain(catalogue, tmp_path_factory.mktemp("model"), config, known)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XCFLOW_HOME", str(tmp_path_factory.mktemp("home")))
-        yield train
+    return train
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """The steps from a catalogue to a bundle, on usual and on odd catalogues."""
 
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -71,8 +70,8 @@ def test_another_seed_gives_another_model(
     assert first != second
 
 
-def test_finished_training_leaves_no_checkpoint(model: Any):
-    folder = Path(os.environ["XCFLOW_HOME"]) / "checkpoints"
+def test_finished_training_leaves_no_checkpoint(model: Any, models_home: Path):
+    folder = models_home / "checkpoints"
     assert folder.is_dir()
     assert not any(folder.iterdir())
 
