@@ -255,6 +255,7 @@ class ModuleOneConfig:
             self,
             "learning_rate",
             "dense_learning_rate",
+            "auxiliary_learning_rate",
             "weight_decay",
             "warmup_steps",
             "cluster_from_epoch",

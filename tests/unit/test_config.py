@@ -92,6 +92,7 @@ def test_a_whole_number_stands_for_a_float():
         "module_one.learning_rate=-0.1",
         "module_one.learning_rate=nan",
         "module_one.dense_learning_rate=inf",
+        "module_one.auxiliary_learning_rate=-1",
         "module_one.warmup_steps=-1",
         "module_one.double_every=-1",
         "module_one.patience=0",
