@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ from xcflow.home import Home
 from xcflow.registry.promotion import Move, Registry
 from xcflow.registry.tracking import Tracker, tracking_uri
 from xcflow_pipelines.records import find_run
-from xcflow_pipelines.shell import FAILED, OK
+from xcflow_pipelines.shell import FAILED, OK, BadUsageError
 
 # As in mlflow/server.env, which an installed package does not carry along.
 SERVER = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -64,6 +65,7 @@ def serve_mlflow(home: Home, tracking: TrackingConfig, host: str, port: int) -> 
     if uri.startswith(("http://", "https://")):
         typer.echo(f"this home records to {uri}: open that address")
         return OK
+    _require_free(host, port)
     home.root.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--default-artifact-root", str(home.artifacts), "--workers", "1"]
@@ -78,3 +80,13 @@ def serve_mlflow(home: Home, tracking: TrackingConfig, host: str, port: int) -> 
         process.terminate()
         process.wait()
         return OK
+
+
+def _require_free(host: str, port: int) -> None:
+    try:
+        with socket.create_server((host, port)):
+            return
+    except OSError as error:
+        raise BadUsageError(
+            f"{host}:{port}: {error.strerror}: choose another port with --port"
+        ) from error

@@ -1,6 +1,7 @@
 """The command line without a model: usage, errors in one line, exit codes."""
 
 import json
+import socket
 import subprocess
 import sys
 import tomllib
@@ -74,6 +75,14 @@ def test_wrong_usage_is_one_line(xcflow, arguments, words):
     assert words in error
     assert error.startswith("xcflow: ")
     assert error.count("\n") == 1
+
+
+def test_a_port_in_use_is_named(xcflow):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, error = xcflow("mlflow", "--port", str(port))
+    assert code == shell.USAGE
+    assert f"127.0.0.1:{port}" in error
 
 
 def test_without_a_champion_the_next_step_is_named(xcflow, tmp_path):
