@@ -22,7 +22,7 @@ from xcflow.errors import ArtifactError
 from xcflow.ragged import Ragged
 
 VOICES = ("encoder", "classifier", "vote")
-FEATURES = (*VOICES, "sqrt_vote", "log_count", "cold")
+FEATURES = (*VOICES, "sqrt_vote", "log_count", "cold", "nearest")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +34,14 @@ class Proposals:
         encoder: [T] cosine of document and augmented label vector.
         classifier: [T] cosine of document and classifier; the encoder's where there is none.
         vote: [T] the neighbours' vote, 0 where no neighbour carries the label.
+        nearest: [T] cosine of the document's nearest neighbour: votes from afar tell less.
     """
 
     labels: Ragged
     encoder: NDArray[np.float32]
     classifier: NDArray[np.float32]
     vote: NDArray[np.float32]
+    nearest: NDArray[np.float32]
 
     def features(self, counts: NDArray[np.int64]) -> NDArray[np.float32]:
         """[T, F] in the order of ``FEATURES``.
@@ -55,6 +57,7 @@ class Proposals:
             np.sqrt(self.vote),
             np.log1p(seen),
             seen == 0,
+            self.nearest,
         )
         return np.stack([np.asarray(column, np.float32) for column in columns], axis=1)
 
@@ -136,7 +139,7 @@ def fit_fusion(
     # What never varies here tells nothing, so it must not sway the answers where it does vary.
     hidden *= torch.from_numpy(varies)[:, None]
     # All voices count alike where nothing can be learned: no true label among the proposals.
-    linear = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
+    linear = torch.tensor([1.0] * len(VOICES) + [0.0] * (len(FEATURES) - len(VOICES)))
     weights = [hidden, torch.zeros(config.hidden), torch.zeros(config.hidden), linear]
     true = torch.from_numpy(proposals.also_in(truth))
     rows = torch.from_numpy(proposals.row_ids())

@@ -24,12 +24,14 @@ class Heard(NamedTuple):
         classifier: Labels with the loudest classifiers.
         voted: N rows of label rows that neighbours carry.
         votes: The vote of each of ``voted.data``.
+        nearest: [N] cosine of the nearest document that voted, -1 where none did.
     """
 
     encoder: TopK
     classifier: TopK
     voted: Ragged
     votes: NDArray[np.float32]
+    nearest: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +75,19 @@ class Voices:
             queries: [N, D].
             forbidden: [documents] which may not vote (those that are being asked about).
         """
+        near = self.near(queries, forbidden)
+        return vote(near, self.document_labels, len(self.labels), self.temperature)
+
+    def near(
+        self, queries: NDArray[np.float32], forbidden: NDArray[np.bool_] | None = None
+    ) -> TopK:
+        """The nearest documents that may vote, and their cosines."""
         spare = 0 if forbidden is None else self.neighbours
         near = self.documents.search(queries, self.neighbours + spare)
-        if forbidden is not None:
-            allowed = (near.labels != NO_LABEL) & ~forbidden[near.labels]
-            near = near.keep(allowed, self.neighbours)
-        return vote(near, self.document_labels, len(self.labels), self.temperature)
+        if forbidden is None:
+            return near
+        allowed = (near.labels != NO_LABEL) & ~forbidden[near.labels]
+        return near.keep(allowed, self.neighbours)
 
     def listen(
         self,
@@ -93,10 +102,12 @@ class Voices:
             depth: Labels that encoder and classifiers name each.
             forbidden: As in ``by_neighbours``.
         """
+        near = self.near(queries, forbidden)
         return Heard(
             self.by_encoder(queries, depth),
             self.by_classifier(queries, depth),
-            *self.by_neighbours(queries, forbidden),
+            *vote(near, self.document_labels, len(self.labels), self.temperature),
+            near.scores[:, 0].clip(min=-1.0),
         )
 
     def propose(self, queries: NDArray[np.float32], heard: Heard) -> Proposals:
@@ -119,6 +130,7 @@ class Voices:
             encoder,
             self._classifier_scores(queries, rows, labels, encoder),
             vote_of,
+            heard.nearest[rows],
         )
 
     def _classifier_scores(

@@ -87,9 +87,14 @@ def test_where_nothing_can_be_learned_the_voices_count_alike():
 def test_no_proposals_at_all():
     nothing = Ragged.from_rows([[]])
     fusion = fit_fusion(
-        np.empty((0, 6), np.float32), nothing, Ragged.from_rows([[1]]), np.ones(2), CONFIG, 1
+        np.empty((0, len(FEATURES)), np.float32),
+        nothing,
+        Ragged.from_rows([[1]]),
+        np.ones(2),
+        CONFIG,
+        1,
     )
-    assert np.isfinite(fusion.score(np.eye(6, dtype=np.float32))).all()
+    assert np.isfinite(fusion.score(np.eye(len(FEATURES), dtype=np.float32))).all()
 
 
 @pytest.mark.parametrize("constant", [3, 4, 5])
@@ -117,7 +122,7 @@ def test_gains_weigh_the_true_labels():
     # One proposal of two is true, and all that is known of it is its label's frequency.
     rows = Ragged.from_rows([[0, 1]] * 60)
     truth = Ragged.from_rows([[0] if i % 3 else [1] for i in range(60)])
-    features = np.zeros((120, 6), np.float32)
+    features = np.zeros((120, len(FEATURES)), np.float32)
     features[:, 4] = np.tile([1.0, 0.0], 60)
 
     def prefers_rare(weight: float) -> bool:

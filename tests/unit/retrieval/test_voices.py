@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from xcflow.config import RetrievalConfig
 from xcflow.ragged import Ragged
-from xcflow.retrieval.fusion import Proposals
+from xcflow.retrieval.fusion import FEATURES, Proposals
 from xcflow.retrieval.index import Kind, VectorIndex
 from xcflow.retrieval.voices import Voices, _products
 from xcflow.topk import NO_LABEL
@@ -125,7 +125,7 @@ def test_nobody_may_vote():
 def test_no_queries():
     found = propose(make_voices(), np.empty((0, DIM), np.float32), 3)
     assert len(found.labels) == 0
-    assert found.features(np.zeros(LABELS, np.int64)).shape == (0, 6)
+    assert found.features(np.zeros(LABELS, np.int64)).shape == (0, len(FEATURES))
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
@@ -146,3 +146,11 @@ def test_products_of_more_pairs_than_a_block():
     found = _products(queries, rows, unit(LABELS, 1), places)
     expected = (queries[rows] * unit(LABELS, 1)[places]).sum(1)
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_how_near_the_nearest_voter_is():
+    voices, queries = make_voices(), unit(3, 5)
+    cosines = queries @ np.asarray(voices.documents.vectors).T
+    found = voices.listen(queries, 3).nearest
+    np.testing.assert_allclose(found, cosines.max(1), rtol=1e-5)
+    assert (voices.listen(queries, 3, np.ones(DOCUMENTS, np.bool_)).nearest == -1.0).all()
