@@ -1,29 +1,22 @@
-"""The pipeline on this machine, by Kubeflow's local runner, told in plain lines.
-
-The runner logs to the root logger and prints what its tasks write. Both are caught here: each
-task's output goes to a log file of its own, and the lines that matter become events.
-"""
+"""The pipeline on this machine, by Kubeflow's local runner."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import io
 import itertools
 import json
 import logging
 import os
-import re
 import shlex
 import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TextIO
+from typing import Any
 
 from xcflow.artifact import read_manifest
 from xcflow.config import Config
@@ -32,57 +25,10 @@ from xcflow.home import VARIABLE as HOME_VARIABLE
 from xcflow.home import Home
 from xcflow.registry.names import RUN_KEY_VARIABLE
 from xcflow.registry.service import running
-from xcflow.registry.tracking import EXPERIMENT_VARIABLE, URI_VARIABLE, tracking_uri
+from xcflow.registry.store import URI_VARIABLE
+from xcflow.registry.tracking import EXPERIMENT_VARIABLE, tracking_uri
 from xcflow.steps.flow import SUMMARY
-from xcflow.steps.task import ERROR_MARK
-
-STARTED, DONE, CACHED, FAILED, SKIPPED = "started", "done", "from cache", "failed", "skipped"
-
-
-@dataclass
-class TaskState:
-    """What is known of a task.
-
-    Attributes:
-        name: The step or task.
-        state: One of the states above.
-        seconds: Wall time, 0 where it did not run.
-        error: One line, where it failed.
-        log: The file with everything that it printed.
-    """
-
-    name: str
-    state: str = STARTED
-    seconds: float = 0.0
-    error: str = ""
-    log: str = ""
-
-
-@dataclass
-class LocalRun:
-    """A finished run.
-
-    Attributes:
-        name: Its name, here and in MLflow.
-        folder: Where the outputs of its tasks stand.
-        seconds: Wall time.
-        tasks: The tasks in the order in which they ran.
-        summary: What ``record_run`` wrote; empty where the run did not get so far.
-    """
-
-    name: str
-    folder: Path
-    seconds: float = 0.0
-    tasks: list[TaskState] = field(default_factory=list)
-    summary: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def failed(self) -> TaskState | None:
-        """The task that failed first."""
-        return next((task for task in self.tasks if task.state == FAILED), None)
-
-
-Listener = Callable[[TaskState, str], None]
+from xcflow_pipelines.watcher import Lines, Listener, LocalRun, Watcher
 
 
 def run_locally(
@@ -158,126 +104,20 @@ def forget_lost_outputs(cache: Path, *, everything: bool = False) -> None:
         everything: Whether to remove the good ones too.
     """
     for entry in cache.glob("*.json"):
-        try:
-            if everything:
-                raise ArtifactError("not wanted")
-            outputs = json.loads(entry.read_text(encoding="utf-8"))
-            folders = [Path(value["uri"]) for value in outputs.values() if isinstance(value, dict)]
-            for folder in folders:
-                if folder.is_dir():
-                    read_manifest(folder)
-        except (ArtifactError, ValueError, KeyError, OSError):
+        if everything or not _is_whole(entry):
             entry.unlink(missing_ok=True)
 
 
-class Watcher(logging.Filter):
-    """Turns what the local runner logs and prints into task states and log files.
-
-    Args:
-        run: Gets the states.
-        listener: Is told of each change.
-    """
-
-    def __init__(self, run: LocalRun, listener: Listener) -> None:
-        super().__init__()
-        self._run = run
-        self._listener = listener
-        self._task: TaskState | None = None
-        self._begin = 0.0
-        self._log: TextIO | None = None
-        self._lines: list[str] = []
-        self._in_executor_input = False
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """See a record of the root logger; nothing of it is printed."""
-        message = re.sub(r"\x1b\[\d+m", "", record.getMessage())
-        if found := re.match(r"Executing task '(.+)'", message):
-            self._start(found[1])
-        elif found := re.match(r"Task '(.+)' finished with status (\w+)", message):
-            self._finish(found[2] == "SUCCESS")
-        elif found := re.match(r"Task (\S+) cache hit", message):
-            self._add(TaskState(_step_name(found[1]), CACHED))
-        elif found := re.match(r"Skipping task (\S+):", message):
-            self._add(TaskState(_step_name(found[1]), SKIPPED))
+def _is_whole(entry: Path) -> bool:
+    """Whether a cache entry can be read and each folder that it names is complete."""
+    try:
+        outputs = json.loads(entry.read_text(encoding="utf-8")).values()
+        for folder in [Path(o["uri"]) for o in outputs if isinstance(o, dict)]:
+            if folder.is_dir():
+                read_manifest(folder)
+    except (ArtifactError, ValueError, KeyError, OSError):
         return False
-
-    def see(self, line: str) -> None:
-        """Take a line that the runner printed."""
-        if self._task is None or not line.startswith("    "):
-            return
-        line = line[4:].rstrip()
-        if self._log:
-            self._log.write(line + "\n")
-            self._log.flush()
-        if self._is_the_steps_own(line):
-            self._lines = [*self._lines[-20:], line]
-            if not line.startswith(ERROR_MARK):
-                self._listener(self._task, line)
-
-    def close(self) -> None:
-        """Close a log that is still open."""
-        if self._log:
-            self._log.close()
-            self._log = None
-
-    def _is_the_steps_own(self, line: str) -> bool:
-        """Whether a line is not of Kubeflow's executor, which also prints its whole input."""
-        if self._in_executor_input:
-            self._in_executor_input = line != "}"
-            return False
-        if line.startswith("[KFP Executor"):
-            self._in_executor_input = line.endswith("Got executor_input:")
-            return False
-        return bool(line.strip())
-
-    def _start(self, task: str) -> None:
-        self._begin, self._lines = time.monotonic(), []
-        name = _step_name(task)
-        path = self._run.folder / "logs" / f"{name}.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._log = path.open("w", encoding="utf-8")
-        self._task = TaskState(name, log=str(path))
-        self._add(self._task)
-
-    def _finish(self, success: bool) -> None:
-        if self._task is None:
-            return
-        self.close()
-        self._task.seconds = time.monotonic() - self._begin
-        self._task.state = DONE if success else FAILED
-        if not success:
-            self._task.error = self._reason(self._task)
-        self._listener(self._task, "")
-        self._task = None
-
-    def _reason(self, task: TaskState) -> str:
-        for line in reversed(self._lines):
-            if line.startswith(ERROR_MARK):
-                return line.removeprefix(ERROR_MARK)
-        last = self._lines[-1] if self._lines else "it ended without a word, was it killed?"
-        return f"unexpected: {last} (everything it said: {task.log})"
-
-    def _add(self, task: TaskState) -> None:
-        self._run.tasks.append(task)
-        self._listener(task, "")
-
-
-class _Lines(io.TextIOBase):
-    """A standard output that hands on whole lines."""
-
-    def __init__(self, see: Callable[[str], None]) -> None:
-        self._see = see
-        self._rest = ""
-
-    def write(self, text: str) -> int:
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            self._see(line)
-        return len(text)
-
-
-def _step_name(task: str) -> str:
-    return task.replace("-", "_")
+    return True
 
 
 def _run_pipeline(config: Config, arguments: Mapping[str, str], home: Home, folder: Path) -> None:
@@ -331,7 +171,7 @@ def _quiet(watcher: Watcher) -> Iterator[None]:
     # The runner puts the interpreter's path into a shell command without quoting it.
     sys.executable = shlex.quote(interpreter)
     try:
-        with contextlib.redirect_stdout(_Lines(watcher.see)), warnings.catch_warnings():
+        with contextlib.redirect_stdout(Lines(watcher.see)), warnings.catch_warnings():
             # It warns of each setting that only a cluster heeds.
             warnings.simplefilter("ignore")
             yield

@@ -13,8 +13,8 @@ from xcflow.config import TrackingConfig
 from xcflow.errors import ArtifactError, TrackingError
 from xcflow.home import Home
 from xcflow.registry import names
-from xcflow_pipelines.local import LocalRun
 from xcflow_pipelines.shell import BadUsageError
+from xcflow_pipelines.watcher import LocalRun
 
 RECORD = "run.json"
 TRACKING = "tracking.json"
@@ -140,12 +140,12 @@ def find_bundle(home: Home, tracking: TrackingConfig, name: str) -> Path:
 
 
 def _registered_bundle(home: Home, tracking: TrackingConfig, name: str) -> Path:
-    from xcflow.registry.promotion import quick_digest
+    from xcflow.registry.bundles import fetch_bundle, quick_digest
 
     digest = quick_digest(home, tracking, name)
     if digest and (place := home.models / digest / MANIFEST).is_file():
         return place.parent
-    from xcflow.registry.promotion import Registry, fetch_bundle
+    from xcflow.registry.promotion import Registry
     from xcflow.registry.tracking import Tracker
 
     tracker = Tracker.at(tracking, home)

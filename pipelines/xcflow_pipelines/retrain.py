@@ -17,7 +17,7 @@ from xcflow.home import Home
 from xcflow.library import library_digest
 from xcflow.progress import INTERVAL_VARIABLE
 from xcflow.registry.names import KILLED, PROMOTE
-from xcflow_pipelines.local import LocalRun, new_run_name, run_locally
+from xcflow_pipelines.local import new_run_name, run_locally
 from xcflow_pipelines.measure import catalogue_folder
 from xcflow_pipelines.records import RunRecord, remember_tracking
 from xcflow_pipelines.shell import (
@@ -27,6 +27,7 @@ from xcflow_pipelines.shell import (
     InterruptedCommandError,
     complain,
 )
+from xcflow_pipelines.watcher import LocalRun
 
 PROMOTION = "promotion.json"
 # Name of a page beside a run's record -> the step that wrote it.

@@ -14,7 +14,7 @@ from rich.table import Table
 from xcflow.evaluation.comparison import Comparison
 from xcflow.registry.notes import MODELS
 from xcflow.registry.summary import MAIN_METRICS, MAIN_MODEL
-from xcflow_pipelines.local import CACHED, DONE, FAILED, STARTED, LocalRun, TaskState
+from xcflow_pipelines.watcher import CACHED, DONE, FAILED, STARTED, LocalRun, TaskState
 
 WIDTH = 100
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from xcflow.artifact import read_manifest
 from xcflow.home import Home
-from xcflow.registry import names, promotion
+from xcflow.registry import bundles, names, promotion
 from xcflow.registry.notes import run_note
 from xcflow.registry.summary import METRICS, evaluation_metrics, read_json
 from xcflow.registry.tracking import Tracker
@@ -110,7 +110,7 @@ def find_champion(tracker: Tracker, model: str, candidate: str) -> str:
 
 def fetch_bundle(tracker: Tracker, digest: str) -> str:
     """The local folder of a registered bundle."""
-    return str(promotion.fetch_bundle(tracker, Home.at(), digest))
+    return str(bundles.fetch_bundle(tracker, Home.at(), digest))
 
 
 def promote(
@@ -137,10 +137,10 @@ def promote(
 
 def _record_outcome(tracker: Tracker, run: str, folders: Mapping[str, Path]) -> None:
     bundle, evaluation = folders["build_index"], folders["evaluate_model"]
-    digest = read_manifest(bundle, promotion.BUNDLE).digest
+    digest = read_manifest(bundle, bundles.BUNDLE).digest
     model = tracker.find_model(digest)
     if model is None:
-        model = tracker.log_model(run, promotion.BUNDLE, bundle, {names.BUNDLE_DIGEST: digest})
+        model = tracker.log_model(run, bundles.BUNDLE, bundle, {names.BUNDLE_DIGEST: digest})
     else:
         tracker.link_model(run, model)
     verdict = read_json(folders["gate_model"] / names.VERDICT_FILE)

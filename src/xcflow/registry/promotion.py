@@ -10,23 +10,19 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
-import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from xcflow.artifact import MANIFEST, read_manifest
-from xcflow.config import TrackingConfig
+from xcflow.artifact import read_manifest
 from xcflow.errors import ArtifactError, GateError, StorageError, TrackingError
 from xcflow.home import Home
 from xcflow.registry import names
-from xcflow.registry.tracking import Tracker, tracking_uri, user_name
-
-BUNDLE = "bundle"
+from xcflow.registry.bundles import BUNDLE, fetch_bundle, keep_bundle
+from xcflow.registry.tracking import Tracker, user_name
 
 
 @dataclass(frozen=True)
@@ -111,6 +107,8 @@ class Registry:
             try:
                 found = self.tracker.client.get_model_version(self.model, number)
             except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
                 raise TrackingError(f"model {self.model} has no version {number}") from error
         tags = found.tags
         return Version(
@@ -278,80 +276,6 @@ class Registry:
             yield
 
 
-def quick_digest(home: Home, config: TrackingConfig, name: str) -> str | None:
-    """The digest of a version's bundle, read straight from a sqlite store.
-
-    Importing mlflow takes longer than loading a model and answering a query.
-
-    Args:
-        home: The home folder.
-        config: Where models are registered.
-        name: An alias or a version's number.
-
-    Returns:
-        The digest; None where there is no such version, or the store is another.
-    """
-    scheme, _, path = tracking_uri(config, home).partition(":///")
-    if scheme != "sqlite":
-        return None
-    alias = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = ?"
-    tag = "SELECT value FROM model_version_tags WHERE name = ? AND version = ? AND key = ?"
-    try:
-        with closing(sqlite3.connect(f"{Path(path).as_uri()}?mode=ro", uri=True)) as store:
-            model, number = config.model_name, (name,)
-            if not name.isdigit():
-                number = store.execute(alias, (model, name)).fetchone() or ("",)
-            row = store.execute(tag, (model, number[0], names.BUNDLE_DIGEST)).fetchone()
-    except sqlite3.Error:
-        return None
-    return str(row[0]) if row else None
-
-
-def fetch_bundle(tracker: Tracker, home: Home, digest: str) -> Path:
-    """The local folder of a registered bundle, fetched where it is not at hand.
-
-    Raises:
-        TrackingError: No registered version has this bundle.
-        ArtifactError: What came is not the bundle that was registered.
-    """
-    place = home.models / digest
-    if (place / MANIFEST).is_file():
-        return place
-    with tracker.trouble():
-        from mlflow.artifacts import download_artifacts
-
-        where = f"tags.{names.BUNDLE_DIGEST} = '{digest}'"
-        found = tracker.client.search_model_versions(where, max_results=1)
-        if not found:
-            raise TrackingError(f"no registered model holds the bundle {digest[:12]}")
-        uri = f"models:/{found[0].name}/{found[0].version}"
-        source = Path(download_artifacts(artifact_uri=uri, tracking_uri=tracker.uri))
-    bundles = [manifest.parent for manifest in source.glob(f"artifacts/*/{MANIFEST}")]
-    if not bundles:
-        raise ArtifactError(f"{uri}: holds no bundle")
-    return keep_bundle(home, bundles[0], digest)
-
-
-def keep_bundle(home: Home, bundle: Path, digest: str) -> Path:
-    """Put a bundle among the home's models, checked; returns its folder there."""
-    place = home.models / digest
-    if (place / MANIFEST).is_file():
-        return place
-    partial = place.with_name(f".{digest}.partial-{os.getpid()}")
-    try:
-        shutil.copytree(bundle, partial, copy_function=_link_or_copy)
-        found = read_manifest(partial, BUNDLE, verify=True).digest
-        if found != digest:
-            raise ArtifactError(f"{bundle}: holds the bundle {found[:12]}, not {digest[:12]}")
-        with suppress(FileExistsError):  # another process was faster
-            partial.rename(place)
-    except OSError as error:
-        raise StorageError(f"{place}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return place
-
-
 def moves(home: Home) -> list[Move]:
     """All recorded moves of a home folder, oldest first.
 
@@ -390,11 +314,3 @@ def _append(path: Path, row: Mapping[str, Any]) -> None:
         stream.write(json.dumps(row, ensure_ascii=False) + "\n")
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    """Files of a bundle are never changed in place, so copies on one disk may share their bytes."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

@@ -13,25 +13,23 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit, urlunsplit
 
 import xcflow
 from xcflow.artifact import read_manifest
 from xcflow.config import TrackingConfig
-from xcflow.errors import MissingExtraError, TrackingError, XcflowError
+from xcflow.errors import TrackingError, XcflowError
 from xcflow.home import Home
 from xcflow.registry import names
+from xcflow.registry.pyfunc import save_pyfunc
+from xcflow.registry.store import URI_VARIABLE, connect, public_uri, reason_of
 from xcflow.registry.summary import curves, flat, metric_name, sampled, step_figures
 
 if TYPE_CHECKING:
     from mlflow.entities import Dataset, Run
-    from mlflow.tracking import MlflowClient
 
-URI_VARIABLE = "MLFLOW_TRACKING_URI"
 EXPERIMENT_VARIABLE = "MLFLOW_EXPERIMENT_NAME"
 RUN_ID_VARIABLE = "MLFLOW_RUN_ID"
 
@@ -43,8 +41,6 @@ DIGEST_CHARS = 12
 METRIC_DIGITS = 5
 # Which of its two sets of pages MLflow shows.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-
-REQUIREMENTS = ("faiss-cpu", "numpy", "safetensors", "tokenizers", "torch", "transformers")
 
 
 def tracking_uri(config: TrackingConfig, home: Home) -> str:
@@ -74,7 +70,7 @@ class Tracker:
         self.experiment = experiment
         self._artifacts = artifacts
         with self.trouble():
-            self.client = _client(uri)
+            self.client = connect(uri)
 
     @classmethod
     def at(cls, config: TrackingConfig, home: Home) -> Self:
@@ -99,8 +95,8 @@ class Tracker:
         except XcflowError:
             raise
         except Exception as error:
-            public = _public(self.uri)
-            reason = _reason(error).replace(self.uri, public)
+            public = public_uri(self.uri)
+            reason = reason_of(error).replace(self.uri, public)
             raise TrackingError(f"tracking store {public}: {reason}") from error
 
     def open_run(
@@ -139,7 +135,7 @@ class Tracker:
         with self.trouble():
             run = self._find(key)
         if run is None:
-            raise TrackingError(f"no run with the key {key!r} in {_public(self.uri)}")
+            raise TrackingError(f"no run with the key {key!r} in {public_uri(self.uri)}")
         return str(run.info.run_id)
 
     def start_step(
@@ -224,7 +220,7 @@ class Tracker:
         """Keep a bundle as a models-from-code pyfunc; returns the id of the logged model."""
         with self.trouble(), TemporaryDirectory() as scratch:
             local = Path(scratch) / "model"
-            _save_pyfunc(bundle, local)
+            save_pyfunc(bundle, local)
             origin = self.client.get_run(run) if run else None
             model = self.client.create_logged_model(
                 origin.info.experiment_id if origin else self._experiment_id(),
@@ -337,81 +333,9 @@ def user_name() -> str:
         return f"uid {os.getuid()}"
 
 
-def _client(uri: str) -> MlflowClient:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # By default an absent server is asked for many minutes.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    try:
-        import mlflow
-        from mlflow.tracking import MlflowClient
-    except ImportError as error:
-        raise MissingExtraError("mlflow", "tracking") from error
-    # Parts of a client ask for the store of the process. Setting it sets the environment too,
-    # which would reach everything that this process starts.
-    before = os.environ.get(URI_VARIABLE)
-    mlflow.set_tracking_uri(uri)
-    os.environ.pop(URI_VARIABLE, None)
-    if before is not None:
-        os.environ[URI_VARIABLE] = before
-    return MlflowClient(uri, registry_uri=uri)
-
-
-def _save_pyfunc(bundle: Path, folder: Path) -> None:
-    import pandas as pd
-    from mlflow import pyfunc
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
-    from mlflow.types.schema import Array
-
-    inputs: list[ColSpec | TensorSpec] = [ColSpec("string", "text")]
-    outputs: list[ColSpec | TensorSpec] = [
-        ColSpec(Array("string"), "labels"),
-        ColSpec(Array("double"), "scores"),
-    ]
-    pyfunc.save_model(
-        folder,
-        python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-        artifacts={"bundle": str(bundle)},
-        signature=ModelSignature(
-            inputs=Schema(inputs),
-            outputs=Schema(outputs),
-            params=ParamSchema([ParamSpec("k", "long", 10)]),
-        ),
-        input_example=pd.DataFrame({"text": ["an example text"]}),
-        pip_requirements=[f"xcflow=={xcflow.__version__}"]
-        + [f"{package}=={version(package)}" for package in REQUIREMENTS],
-    )
-
-
 def _batches(rows: list[Any], size: int) -> Iterable[list[Any]]:
     return (rows[i : i + size] for i in range(0, len(rows), size))
 
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
-
-
-def _reason(error: BaseException) -> str:
-    """What went wrong, in one line; mlflow wraps a refused connection in a paragraph."""
-    from requests import exceptions  # type: ignore[import-untyped]
-
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, exceptions.Timeout):
-            return "does not answer"
-        if isinstance(cause, exceptions.ConnectionError):
-            return "cannot be reached"
-        cause = cause.__cause__ or cause.__context__
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _public(uri: str) -> str:
-    """The URI without a password."""
-    parts = urlsplit(uri)
-    if not parts.password:
-        return uri
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=host))

@@ -12,7 +12,8 @@ from xcflow.artifact import writing
 from xcflow.errors import StorageError
 from xcflow.home import Home
 from xcflow_pipelines import local
-from xcflow_pipelines.local import LocalRun, Watcher, forget_lost_outputs, new_run_name
+from xcflow_pipelines.local import forget_lost_outputs, new_run_name
+from xcflow_pipelines.watcher import LocalRun, Watcher
 
 HOLD_LOCK = """
 import sys

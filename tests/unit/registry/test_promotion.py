@@ -6,13 +6,8 @@ import pytest
 
 from xcflow.config import TrackingConfig
 from xcflow.errors import ArtifactError, GateError, TrackingError
-from xcflow.registry.promotion import (
-    Registry,
-    fetch_bundle,
-    keep_bundle,
-    moves,
-    quick_digest,
-)
+from xcflow.registry.bundles import fetch_bundle, keep_bundle, quick_digest
+from xcflow.registry.promotion import Registry, moves
 
 CONFIG = TrackingConfig(experiment="tests", model_name="model")
 

@@ -1,0 +1,101 @@
+"""Bundles of registered models, kept on this machine under their digests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+
+from xcflow.artifact import MANIFEST, read_manifest
+from xcflow.config import TrackingConfig
+from xcflow.errors import ArtifactError, StorageError, TrackingError
+from xcflow.home import Home
+from xcflow.registry import names
+from xcflow.registry.tracking import Tracker, tracking_uri
+
+# Kind of the folder that holds a model.
+BUNDLE = "bundle"
+
+
+def quick_digest(home: Home, config: TrackingConfig, name: str) -> str | None:
+    """The digest of a version's bundle, read straight from a sqlite store.
+
+    Importing mlflow takes longer than loading a model and answering a query.
+
+    Args:
+        home: The home folder.
+        config: Where models are registered.
+        name: An alias or a version's number.
+
+    Returns:
+        The digest; None where there is no such version, or the store is another.
+    """
+    scheme, _, path = tracking_uri(config, home).partition(":///")
+    if scheme != "sqlite":
+        return None
+    alias = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = ?"
+    tag = "SELECT value FROM model_version_tags WHERE name = ? AND version = ? AND key = ?"
+    try:
+        with closing(sqlite3.connect(f"{Path(path).as_uri()}?mode=ro", uri=True)) as store:
+            model, number = config.model_name, (name,)
+            if not name.isdigit():
+                number = store.execute(alias, (model, name)).fetchone() or ("",)
+            row = store.execute(tag, (model, number[0], names.BUNDLE_DIGEST)).fetchone()
+    except sqlite3.Error:
+        return None
+    return str(row[0]) if row else None
+
+
+def fetch_bundle(tracker: Tracker, home: Home, digest: str) -> Path:
+    """The local folder of a registered bundle, fetched where it is not at hand.
+
+    Raises:
+        TrackingError: No registered version has this bundle.
+        ArtifactError: What came is not the bundle that was registered.
+    """
+    place = home.models / digest
+    if (place / MANIFEST).is_file():
+        return place
+    with tracker.trouble():
+        from mlflow.artifacts import download_artifacts
+
+        where = f"tags.{names.BUNDLE_DIGEST} = '{digest}'"
+        found = tracker.client.search_model_versions(where, max_results=1)
+        if not found:
+            raise TrackingError(f"no registered model holds the bundle {digest[:12]}")
+        uri = f"models:/{found[0].name}/{found[0].version}"
+        source = Path(download_artifacts(artifact_uri=uri, tracking_uri=tracker.uri))
+    bundles = [manifest.parent for manifest in source.glob(f"artifacts/*/{MANIFEST}")]
+    if not bundles:
+        raise ArtifactError(f"{uri}: holds no bundle")
+    return keep_bundle(home, bundles[0], digest)
+
+
+def keep_bundle(home: Home, bundle: Path, digest: str) -> Path:
+    """Put a bundle among the home's models, checked; returns its folder there."""
+    place = home.models / digest
+    if (place / MANIFEST).is_file():
+        return place
+    partial = place.with_name(f".{digest}.partial-{os.getpid()}")
+    try:
+        shutil.copytree(bundle, partial, copy_function=_link_or_copy)
+        found = read_manifest(partial, BUNDLE, verify=True).digest
+        if found != digest:
+            raise ArtifactError(f"{bundle}: holds the bundle {found[:12]}, not {digest[:12]}")
+        with suppress(FileExistsError):  # another process was faster
+            partial.rename(place)
+    except OSError as error:
+        raise StorageError(f"{place}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return place
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """Files of a bundle are never changed in place, so copies on one disk may share their bytes."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

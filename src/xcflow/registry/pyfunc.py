@@ -1,0 +1,38 @@
+"""Saving a bundle the way MLflow loads models: as code and files, without a pickle."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+import xcflow
+
+REQUIREMENTS = ("faiss-cpu", "numpy", "safetensors", "tokenizers", "torch", "transformers")
+
+
+def save_pyfunc(bundle: Path, folder: Path) -> None:
+    """Write a models-from-code pyfunc with signature, input example and requirements."""
+    import pandas as pd
+    from mlflow import pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
+    from mlflow.types.schema import Array
+
+    inputs: list[ColSpec | TensorSpec] = [ColSpec("string", "text")]
+    outputs: list[ColSpec | TensorSpec] = [
+        ColSpec(Array("string"), "labels"),
+        ColSpec(Array("double"), "scores"),
+    ]
+    pyfunc.save_model(
+        folder,
+        python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+        artifacts={"bundle": str(bundle)},
+        signature=ModelSignature(
+            inputs=Schema(inputs),
+            outputs=Schema(outputs),
+            params=ParamSchema([ParamSpec("k", "long", 10)]),
+        ),
+        input_example=pd.DataFrame({"text": ["an example text"]}),
+        pip_requirements=[f"xcflow=={xcflow.__version__}"]
+        + [f"{package}=={version(package)}" for package in REQUIREMENTS],
+    )
