@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from xcflow.config import ModuleOneConfig, ModuleTwoConfig
 from xcflow.negatives.candidates import Candidates
 
 _NEVER = -1e4  # finite, so that a row without any negative gives no NaN
@@ -78,6 +79,28 @@ def decoupled_softmax(
     """
     against = torch.logsumexp(negatives / temperature, 1)[rows]
     return torch.nn.functional.softplus(against - positives / temperature)
+
+
+def ranking_losses(
+    config: ModuleOneConfig | ModuleTwoConfig,
+    negatives: Tensor,
+    positives: Tensor,
+    rows: Tensor,
+    *,
+    keep_zero_hinge: bool = False,
+) -> Tensor:
+    """[P] loss of each positive, by the loss that a module's configuration names."""
+    if config.loss == "softmax":
+        return decoupled_softmax(negatives, positives, rows, temperature=config.temperature)
+    return hardest_triplet(
+        negatives,
+        positives,
+        rows,
+        hardest=config.hardest,
+        margin=config.margin,
+        temperature=config.temperature,
+        keep_zero_hinge=keep_zero_hinge,
+    )
 
 
 def mean_by_document(losses: Tensor, rows: Tensor, documents: int) -> Tensor:

@@ -6,6 +6,8 @@ batch are its negatives, except those that are known to be true for it or are th
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ from xcflow.negatives.batches import Curriculum, DocumentMemory, document_order
 from xcflow.negatives.candidates import Candidates
 from xcflow.ragged import Ragged
 from xcflow.training.data import Splits, join
-from xcflow.training.losses import decoupled_softmax, hardest_triplet, negatives_only
+from xcflow.training.losses import negatives_only, ranking_losses
 from xcflow.training.validation import Validation
 
 
@@ -49,6 +51,7 @@ class ModuleOne:
         self._held_out = splits.validation
         self._label_tokens = label_tokens
         self._config = config
+        self._losses = partial(ranking_losses, config, keep_zero_hinge=config.keep_zero_hinge)
         self._seed = seed
         self._validation = Validation(splits)
         self._memory = DocumentMemory(len(splits.fit), encoder.dim, config.memory_width, seed)
@@ -91,24 +94,10 @@ class ModuleOne:
         rows = torch.arange(len(drawn))
         columns = torch.from_numpy(np.searchsorted(candidates.labels, drawn))
         positives = scores[rows, columns]
-        loss = self._ranking_loss(negatives, positives, rows).mean()
+        loss = self._losses(negatives, positives, rows).mean()
         if self._config.two_way:
-            loss = 0.5 * (loss + self._ranking_loss(negatives.T, positives, columns).mean())
+            loss = 0.5 * (loss + self._losses(negatives.T, positives, columns).mean())
         return loss
-
-    def _ranking_loss(self, negatives: Tensor, positives: Tensor, rows: Tensor) -> Tensor:
-        config = self._config
-        if config.loss == "softmax":
-            return decoupled_softmax(negatives, positives, rows, temperature=config.temperature)
-        return hardest_triplet(
-            negatives,
-            positives,
-            rows,
-            hardest=config.hardest,
-            margin=config.margin,
-            temperature=config.temperature,
-            keep_zero_hinge=config.keep_zero_hinge,
-        )
 
     def label_vectors(self) -> Tensor:
         """Augmented unit vectors z [L, D] of all labels."""

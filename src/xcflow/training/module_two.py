@@ -23,12 +23,7 @@ from xcflow.ragged import Ragged
 from xcflow.row_table import RowTable
 from xcflow.topk import NO_LABEL
 from xcflow.training.data import Splits
-from xcflow.training.losses import (
-    decoupled_softmax,
-    hardest_triplet,
-    mean_by_document,
-    negatives_only,
-)
+from xcflow.training.losses import mean_by_document, negatives_only, ranking_losses
 from xcflow.training.validation import Validation
 from xcflow.vectors import ShardedVectors
 
@@ -119,7 +114,8 @@ class ModuleTwo:
         leaf = self.table.gather(torch.from_numpy(candidates.labels))
         scores = documents @ nn.functional.normalize(leaf, dim=1).T
         positives = candidates.positives
-        losses = self._losses(
+        losses = ranking_losses(
+            self._config,
             negatives_only(scores, candidates),
             scores[positives.rows, positives.columns],
             positives.rows,
@@ -137,19 +133,6 @@ class ModuleTwo:
         mined = mined[mined != NO_LABEL]
         share = self._config.mined_per_batch / max(len(mined), 1)
         return np.asarray(mined[rng.random(len(mined)) < share])
-
-    def _losses(self, negatives: Tensor, positives: Tensor, rows: Tensor) -> Tensor:
-        config = self._config
-        if config.loss == "softmax":
-            return decoupled_softmax(negatives, positives, rows, temperature=config.temperature)
-        return hardest_triplet(
-            negatives,
-            positives,
-            rows,
-            hardest=config.hardest,
-            margin=config.margin,
-            temperature=config.temperature,
-        )
 
     def classifiers(self) -> Tensor:
         """Unit classifiers [M, D] of the labels in use."""
