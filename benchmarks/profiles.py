@@ -55,7 +55,7 @@ def run_steps(catalogue: Path, profile: str, settings: list[str], folder: Path) 
     steps = {}
     for name, needed in STEPS.items():
         inputs = {role: folder / WRITTEN_BY[role] for role in needed} or {"catalogue": catalogue}
-        command = [sys.executable, "-m", "xcflow_pipelines.cli", "step", name]
+        command = [sys.executable, "-m", "xcflow_pipelines", "step", name]
         command += ["--profile", profile, "--output", str(folder / name)]
         command += ["--home", str(folder / "home")]
         command += [f"--input={role}={path}" for role, path in inputs.items()]

@@ -61,7 +61,7 @@ class DataConfig:
         max_document_tokens: Tokens kept of a document.
         max_label_tokens: Tokens kept of a label text.
         catalogue_words: At most this many whole words of the catalogue join the tokenizer's
-            vocabulary (bag of embeddings only; 0 keeps the pre-trained vocabulary).
+            vocabulary; 0 keeps the pre-trained vocabulary.
         catalogue_word_min_count: A word joins when it stands in that many texts.
         validation_fraction: Share of the training documents held out for every choice.
         validation_documents: At most about this many are held out.
@@ -142,14 +142,15 @@ class EncoderConfig:
     """The encoder shared by documents and labels.
 
     Attributes:
-        kind: ``bag_of_embeddings`` or ``transformer``.
+        kind: ``bag_of_embeddings``, ``transformer``, or ``transformer_with_bag``: both side by
+            side, trained together.
         model: ``minilm`` (the packaged all-MiniLM-L6-v2), a local folder, or a Hugging Face id.
         layers: Use the first n layers of the transformer; 0 means all.
-        dropout: Dropout on the bag's sum; a transformer keeps its own.
+        dropout: Dropout on the resulting vectors and on a transformer's input vectors.
         bf16: Matrix products in bfloat16: ``auto`` where the processor has units for it.
     """
 
-    kind: Literal["bag_of_embeddings", "transformer"] = "bag_of_embeddings"
+    kind: Literal["bag_of_embeddings", "transformer", "transformer_with_bag"] = "bag_of_embeddings"
     model: str = "minilm"
     layers: int = 0
     dropout: float = 0.2
@@ -197,7 +198,8 @@ class ModuleOneConfig:
         epochs: Passes over the training documents, at most.
         batch_size: Documents in a batch; each brings one of its labels.
         learning_rate: Peak rate of the token table.
-        dense_learning_rate: Peak rate of the encoder's dense weights.
+        dense_learning_rate: Peak rate of the encoder's new dense weights.
+        pretrained_learning_rate: Peak rate of a pre-trained transformer's weights.
         weight_decay: Decoupled decay of the dense weights (not of biases and norms).
         warmup_steps: Steps of linear warm-up (at most a tenth of all); then linear to 0.
         loss: ``triplet`` (the paper's: hardest in-batch negatives, softmax weights) or ``softmax``
@@ -224,6 +226,7 @@ class ModuleOneConfig:
     batch_size: int = 1024
     learning_rate: float = 2e-3
     dense_learning_rate: float = 2e-3
+    pretrained_learning_rate: float = 4e-4
     weight_decay: float = 0.0
     warmup_steps: int = 50
     loss: Literal["triplet", "softmax"] = "softmax"
@@ -255,6 +258,7 @@ class ModuleOneConfig:
             self,
             "learning_rate",
             "dense_learning_rate",
+            "pretrained_learning_rate",
             "auxiliary_learning_rate",
             "weight_decay",
             "warmup_steps",

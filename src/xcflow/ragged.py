@@ -76,6 +76,14 @@ class Ragged:
         np.cumsum([len(a) for a in arrays], out=offsets[1:])
         return cls(np.concatenate(arrays) if arrays else np.empty(0, dtype), offsets)
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[Ragged]) -> Self:
+        """The rows of all parts (at least one), end to end."""
+        lengths = np.concatenate([part.lengths for part in parts])
+        offsets = np.zeros(len(lengths) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        return cls(np.concatenate([part.data for part in parts]), offsets)
+
     def save(self, prefix: Path) -> None:
         """Write ``<prefix>.data.npy`` and ``<prefix>.offsets.npy``."""
         np.save(f"{prefix}.data.npy", self.data)

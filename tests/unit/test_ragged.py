@@ -56,6 +56,12 @@ def test_values_that_another_holds_too(pairs: list[tuple[list[int], list[int]]])
     assert as_lists(kept) == [[value for value in a if value not in b] for a, b in pairs]
 
 
+@given(st.lists(rows_of, min_size=1, max_size=4))
+def test_rows_end_to_end(parts: list[list[list[int]]]):
+    joined = Ragged.concatenate([Ragged.from_rows(rows) for rows in parts])
+    assert as_lists(joined) == [row for rows in parts for row in rows]
+
+
 @given(rows_of)
 def test_files(tmp_path_factory, rows: list[list[int]]):
     prefix: Path = tmp_path_factory.mktemp("ragged") / "rows"

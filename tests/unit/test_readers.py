@@ -113,6 +113,9 @@ def test_a_malformed_row_is_a_fault_with_its_line(tmp_path: Path, line: bytes, r
     assert len(fault.excerpt) <= 120
 
 
+ZIPPED = gzip.compress(ROW, mtime=0)
+
+
 def damaged_gzip(place: int) -> bytes:
     data = bytearray(gzip.compress(ROW * 1000, mtime=0))
     data[place] ^= 0xFF
@@ -122,16 +125,28 @@ def damaged_gzip(place: int) -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("trn__jsonl__gz", gzip.compress(ROW * 9)[:-9], r"trn\.jsonl\.gz, line \d+: .*cut off"),
+        (
+            "trn__jsonl__gz",
+            gzip.compress(ROW * 9, mtime=0)[:-9],
+            r"trn\.jsonl\.gz, line \d+: .*cut off",
+        ),
         (
             "trn__jsonl__gz",
             damaged_gzip(60),
             r"trn\.jsonl\.gz, line \d+: the gzip stream .* damaged",
         ),
         ("trn__jsonl__gz", damaged_gzip(-8), r"line 1001: the gzip stream is damaged \(CRC check"),
-        ("trn__jsonl__gz", gzip.compress(ROW) + b"junk", r"line 2: the gzip stream is damaged"),
+        (
+            "trn__jsonl__gz",
+            gzip.compress(ROW, mtime=0) + b"junk",
+            r"line 2: the gzip stream is damaged",
+        ),
         ("trn__jsonl__gz", ROW, r"trn\.jsonl\.gz: is not gzip, though its name ends in \.gz"),
-        ("trn__jsonl", gzip.compress(ROW), r"trn\.jsonl: is gzip, though its name lacks \.gz"),
+        (
+            "trn__jsonl",
+            gzip.compress(ROW, mtime=0),
+            r"trn\.jsonl: is gzip, though its name lacks \.gz",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_read_further(tmp_path: Path, name: str, content: bytes, reason: str):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from tokenizers import Tokenizer
@@ -17,9 +18,9 @@ def build(
     chunks: Iterable[list[str]],
     words: int = 100,
     min_count: int = 1,
-    kind: str = "bag_of_embeddings",
+    kind: Literal["bag_of_embeddings", "transformer"] = "bag_of_embeddings",
 ) -> Tokenizer:
-    encoder = EncoderConfig(kind=kind, model=str(pretrained))  # type: ignore[arg-type]
+    encoder = EncoderConfig(kind=kind, model=str(pretrained))
     data = DataConfig(catalogue_words=words, catalogue_word_min_count=min_count)
     return build_tokenizer(encoder, data, lambda: chunks)
 
@@ -38,6 +39,12 @@ def test_words_of_the_catalogue_become_tokens(pretrained: Path):
     assert before.get_vocab().items() <= joined.get_vocab().items()
     # In order of falling frequency: mailbox (3 texts), kernel (2), then the semicolon.
     assert [joined.id_to_token(size + i) for i in range(4)] == ["mailbox", "kernel", ";", None]
+
+
+def test_a_transformer_gets_the_same_words(pretrained: Path):
+    chunks = [["Mailbox red", "mailbox; kernel"]]
+    joined = build(pretrained, chunks, kind="transformer")
+    assert joined.to_str() == build(pretrained, chunks).to_str()
 
 
 def test_a_word_counts_once_in_a_text_and_must_be_frequent_enough(pretrained: Path):
@@ -86,12 +93,12 @@ def test_it_neither_cuts_nor_pads(pretrained: Path, tmp_path: Path):
         assert [len(encoding) for encoding in batch] == [5, 1]
 
 
-def test_a_transformer_keeps_its_vocabulary(pretrained: Path):
+def test_without_new_words_the_texts_are_not_read(pretrained: Path):
     def never() -> Iterable[list[str]]:
         raise AssertionError("the texts are not needed")
         yield []
 
-    kept = build(pretrained, never(), kind="transformer")
+    kept = build(pretrained, never(), words=0)
     before = Tokenizer.from_file(str(pretrained / "tokenizer.json"))
     assert kept.get_vocab() == before.get_vocab()
 

@@ -28,6 +28,10 @@ class Encoder(nn.Module, ABC):
     def forward(self, tokens: Ragged) -> Tensor:
         """Vectors [B, D] of a batch of token rows, not normalised, with gradients in training."""
 
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """Dense weights that come from pre-training; they learn at a rate of their own."""
+        return []
+
     @abstractmethod
     def sparse_step(self, rate: float) -> None:
         """Update what the encoder trains outside autograd's parameters (its token table)."""

@@ -18,6 +18,7 @@ from xcflow.catalogue.dataset import Dataset
 from xcflow.config import EncoderConfig
 from xcflow.encoders.bag import BagOfEmbeddings, initial_table
 from xcflow.encoders.base import Encoder
+from xcflow.encoders.joint import TransformerWithBag
 from xcflow.encoders.transformer import Transformer, pretrained_transformer, transformer_of
 from xcflow.errors import ArtifactError
 from xcflow.ragged import Ragged
@@ -34,8 +35,15 @@ def initial_encoder(config: EncoderConfig, dataset: Dataset) -> Encoder:
         config: Which encoder.
         dataset: Its tokenizer, and for a bag of embeddings how often tokens occur.
     """
-    if config.kind == "transformer":
-        return pretrained_transformer(config)
+    if config.kind == Transformer.KIND:
+        return pretrained_transformer(config, dataset.tokenizer_file)
+    bag = _initial_bag(config, dataset)
+    if config.kind == BagOfEmbeddings.KIND:
+        return bag
+    return TransformerWithBag(pretrained_transformer(config, dataset.tokenizer_file), bag)
+
+
+def _initial_bag(config: EncoderConfig, dataset: Dataset) -> BagOfEmbeddings:
     vocabulary = Tokenizer.from_file(str(dataset.tokenizer_file)).get_vocab_size()
     frequency = np.zeros(vocabulary, np.int64)
     for tokens in (dataset.labels.tokens, dataset.train.tokens):
@@ -59,7 +67,7 @@ def save_encoder(encoder: Encoder, folder: Path, extra: dict[str, Tensor] | None
     """Write an encoder's settings and weights.
 
     Args:
-        encoder: A bag of embeddings or a transformer.
+        encoder: Any of this package's encoders.
         folder: An existing folder.
         extra: More tensors for the same file.
     """
@@ -87,8 +95,14 @@ def load_encoder(folder: Path) -> tuple[Encoder, dict[str, Tensor]]:
     if settings["kind"] == Transformer.KIND:
         encoder = transformer_of(settings)
     elif settings["kind"] == BagOfEmbeddings.KIND:
-        encoder = BagOfEmbeddings(torch.empty_like(tensors["encoder.table.weight"]), dropout=0.0)
+        encoder = _bag_like(tensors)
+    elif settings["kind"] == TransformerWithBag.KIND:
+        encoder = TransformerWithBag(transformer_of(settings["transformer"]), _bag_like(tensors))
     else:
         raise ArtifactError(f"{folder}: unknown kind of encoder {settings['kind']!r}")
     encoder.restore(tensors, training=False)
     return encoder.eval(), tensors
+
+
+def _bag_like(tensors: dict[str, Tensor]) -> BagOfEmbeddings:
+    return BagOfEmbeddings(torch.empty_like(tensors["encoder.table.weight"]), dropout=0.0)

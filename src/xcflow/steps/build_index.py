@@ -129,18 +129,11 @@ def _fit(
             features.append(proposals.features(counts)[kept])
             labels.append(proposals.labels.keep(kept))
             advance(len(block))
-    joined = _concatenated(labels)
+    joined = Ragged.concatenate(labels)
     truth = without(splits.validation.labels, splits.left_out)
     measure = Measure.of_training(counts, len(splits.fit), EvaluationConfig())
     return choose_fusion(
         np.concatenate(features), joined, truth, measure, config.fusion, config.run.seed
-    )
-
-
-def _concatenated(parts: list[Ragged]) -> Ragged:
-    lengths = np.concatenate([part.lengths for part in parts])
-    return Ragged(
-        np.concatenate([part.data for part in parts]), np.concatenate([[0], np.cumsum(lengths)])
     )
 
 

@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from xcflow.artifact import Manifest, writing
+from tokenizers import Tokenizer
+
+from xcflow.artifact import writing
 from xcflow.catalogue.dataset import Dataset
 from xcflow.config import Config, EncoderConfig, build
 from xcflow.errors import DataError
@@ -15,6 +17,7 @@ from xcflow.evaluation.evaluate import evaluate
 from xcflow.evaluation.rankers import BundleRanker
 from xcflow.evaluation.report import evaluation_page
 from xcflow.evaluation.result import CANDIDATE, CHAMPION, KIND, REPORT, Evaluation
+from xcflow.pretrained import model_folder
 from xcflow.serving.bundle import CONFIG
 from xcflow.serving.predictor import Predictor
 from xcflow.steps.provenance import provenance
@@ -38,7 +41,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         old = Predictor.load(inputs["champion"])
         champion = BundleRanker(old, old.manifest.digest, ids, {CANDIDATE: CHAMPION})
     encoder = _encoder_config(inputs["bundle"])
-    _require_tokens_of(encoder, predictor.manifest, dataset)
+    _require_tokens_of(encoder, dataset)
     with writing(output, KIND, **provenance("evaluate_model", config, inputs)) as folder:
         baselines = baseline_rankers(dataset, encoder)
         evaluate(dataset, candidate, champion, baselines, config.evaluation, folder)
@@ -53,11 +56,11 @@ def _encoder_config(bundle: Path) -> EncoderConfig:
     return build(EncoderConfig, tree["encoder"], str(path))
 
 
-def _require_tokens_of(encoder: EncoderConfig, bundle: Manifest, dataset: Dataset) -> None:
-    """A transformer reads only the tokens of its own vocabulary; a bag learns any."""
-    name = dataset.tokenizer_file.name
-    same = bundle.files.get(name) == dataset.manifest.files.get(name)
-    if encoder.kind == "transformer" and not same:
+def _require_tokens_of(encoder: EncoderConfig, dataset: Dataset) -> None:
+    """The untrained encoder reads the data set's tokens, so their numbers must be its own."""
+    pretrained = Tokenizer.from_file(str(model_folder(encoder.model) / "tokenizer.json"))
+    known = Tokenizer.from_file(str(dataset.tokenizer_file)).get_vocab()
+    if not pretrained.get_vocab().items() <= known.items():
         raise DataError(
             "was tokenised for another encoder than the model's: validate the catalogue with the "
             "model's configuration",

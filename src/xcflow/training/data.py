@@ -76,9 +76,3 @@ def _examples(dataset: Dataset, rows: NDArray[np.int64]) -> Examples:
         label_count=len(dataset.labels),
         _tokens=dataset.train.tokens,
     )
-
-
-def join(first: Ragged, second: Ragged) -> Ragged:
-    """The rows of both, end to end."""
-    data = np.concatenate([first.data, second.data])
-    return Ragged(data, np.concatenate([first.offsets, first.offsets[-1] + second.offsets[1:]]))

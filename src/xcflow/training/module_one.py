@@ -19,7 +19,7 @@ from xcflow.labels.auxiliary import AuxiliaryVectors
 from xcflow.negatives.batches import Curriculum, DocumentMemory, document_order
 from xcflow.negatives.candidates import Candidates
 from xcflow.ragged import Ragged
-from xcflow.training.data import Splits, join
+from xcflow.training.data import Splits
 from xcflow.training.losses import negatives_only, ranking_losses
 from xcflow.training.validation import Validation
 
@@ -70,7 +70,9 @@ class ModuleOne:
         truth = self._fit.labels.take(rows)
         drawn = draw_one(truth, rng)
         candidates = Candidates.shared(drawn, truth, self._fit.same_item[rows])
-        encoded = self._encoder(join(self._fit.tokens(rows), self._labels(candidates)))
+        encoded = self._encoder(
+            Ragged.concatenate([self._fit.tokens(rows), self._labels(candidates)])
+        )
         documents = nn.functional.normalize(encoded[: len(rows)], dim=1)
         labels = self._auxiliary.augment(
             encoded[len(rows) :], torch.from_numpy(candidates.labels), training=True
@@ -79,7 +81,7 @@ class ModuleOne:
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         for group in self._optimizer.param_groups:
-            group["lr"] = rate * self._config.dense_learning_rate
+            group["lr"] = rate * group["peak"]
         self._optimizer.step()
         self._encoder.sparse_step(rate * self._config.learning_rate)
         self._auxiliary.step(rate * self._config.auxiliary_learning_rate)
@@ -149,10 +151,18 @@ def draw_one(truth: Ragged, rng: np.random.Generator) -> NDArray[np.int64]:
 
 
 def _dense_optimizer(encoder: Encoder, config: ModuleOneConfig) -> torch.optim.AdamW:
-    decayed = [p for p in encoder.parameters() if p.ndim > 1]
-    others = [p for p in encoder.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.dense_learning_rate, eps=1e-6)
+    pretrained = {id(p) for p in encoder.pretrained_parameters()}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for p in encoder.parameters():
+        peak = (
+            config.pretrained_learning_rate if id(p) in pretrained else config.dense_learning_rate
+        )
+        decay = config.weight_decay if p.ndim > 1 else 0.0
+        groups.setdefault((peak, decay), []).append(p)
+    return torch.optim.AdamW(
+        [
+            {"params": members, "peak": peak, "weight_decay": decay}
+            for (peak, decay), members in groups.items()
+        ],
+        eps=1e-6,
+    )

@@ -15,7 +15,7 @@ from xcflow.errors import ArtifactError
 from xcflow.ragged import Ragged
 
 
-@pytest.fixture(params=["bag_of_embeddings", "transformer"])
+@pytest.fixture(params=["bag_of_embeddings", "transformer", "transformer_with_bag"])
 def config(request: pytest.FixtureRequest, pretrained: Path) -> EncoderConfig:
     return EncoderConfig(kind=request.param, model=str(pretrained), bf16="off")
 
@@ -58,6 +58,18 @@ def test_frequency_counts_a_token_once_in_a_text(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(build, "_BLOCK", block)
         found = build._document_frequency(Ragged.from_rows(rows, np.uint8), 6)
         assert found.tolist() == expected
+
+
+def test_the_cosine_of_both_encoders_is_the_mean_of_their_cosines(
+    themed: Dataset, pretrained: Path
+):
+    cosines = {}
+    for kind in ("bag_of_embeddings", "transformer", "transformer_with_bag"):
+        config = EncoderConfig(kind=kind, model=str(pretrained), bf16="off")
+        vectors = initial_encoder(config, themed).encode(themed.labels.tokens)
+        cosines[kind] = vectors @ vectors.T
+    mean = (cosines["bag_of_embeddings"] + cosines["transformer"]) / 2
+    torch.testing.assert_close(cosines["transformer_with_bag"], mean)
 
 
 @pytest.fixture

@@ -8,8 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from torch import nn
 
-from xcflow.config import EncoderConfig
+from xcflow.catalogue.tokenizer import build_tokenizer
+from xcflow.config import DataConfig, EncoderConfig
 from xcflow.encoders import transformer
 from xcflow.encoders.transformer import Transformer, pretrained_transformer
 from xcflow.errors import ConfigError
@@ -27,14 +29,14 @@ TEXTS = (
 
 def encoder_of(folder: Path, **settings: object) -> Transformer:
     config = EncoderConfig(kind="transformer", model=str(folder), bf16="off", **settings)
-    return pretrained_transformer(config).eval()
+    return pretrained_transformer(config, folder / "tokenizer.json").eval()
 
 
 @pytest.fixture(scope="module")
 def minilm() -> Transformer:
     """The packaged model's first layer."""
     config = EncoderConfig(kind="transformer", model="minilm", layers=1, bf16="off")
-    return pretrained_transformer(config).eval()
+    return pretrained_transformer(config, model_folder("minilm") / "tokenizer.json").eval()
 
 
 def tokens_of(folder: Path, texts: tuple[str, ...]) -> Ragged:
@@ -118,7 +120,7 @@ def test_gradients_reach_every_weight(pretrained: Path):
 def test_bfloat16_stays_close_and_gives_float32(pretrained: Path):
     tokens = Ragged.from_rows([[5, 6, 7], [8]])
     config = EncoderConfig(kind="transformer", model=str(pretrained), bf16="on")
-    rounded = pretrained_transformer(config).eval()(tokens)
+    rounded = pretrained_transformer(config, pretrained / "tokenizer.json").eval()(tokens)
     assert rounded.dtype == torch.float32
     exact = encoder_of(pretrained)(tokens).detach()
     assert float((rounded.detach() - exact).abs().max()) < 0.1 * float(exact.abs().max())
@@ -141,6 +143,36 @@ def test_distilbert_with_and_without_prefix(pretrained: Path, tmp_path: Path):
     weights = load_file(tmp_path / "model.safetensors")
     save_file({f"distilbert.{k}": v for k, v in weights.items()}, tmp_path / "model.safetensors")
     torch.testing.assert_close(encoder_of(tmp_path).encode(tokens, unit=False), found)
+
+
+def test_a_word_that_joins_the_vocabulary_starts_at_the_mean_of_its_pieces(
+    pretrained: Path, tmp_path: Path
+):
+    data = DataConfig(catalogue_words=10, catalogue_word_min_count=1)
+    config = EncoderConfig(kind="transformer", model=str(pretrained), bf16="off")
+    joined = build_tokenizer(config, data, lambda: [["mail red", "mail"]])
+    joined.save(str(tmp_path / "tokenizer.json"))
+    before = Tokenizer.from_file(str(pretrained / "tokenizer.json"))
+    pieces = before.encode("mail", add_special_tokens=False).ids
+    assert len(pieces) > 1
+    encoder = pretrained_transformer(config, tmp_path / "tokenizer.json")
+    table = encoder.model.get_input_embeddings().weight
+    old = encoder_of(pretrained).model.get_input_embeddings().weight
+    assert torch.equal(table[: len(old)], old)
+    torch.testing.assert_close(table[joined.token_to_id("mail")], old[pieces].mean(0))
+    assert len(table) == joined.get_vocab_size() > len(old)
+
+
+def test_dropout_acts_in_training_only_and_only_at_both_ends(pretrained: Path):
+    encoder = encoder_of(pretrained, dropout=0.5)
+    tokens = Ragged.from_rows([[5, 6, 7], [8]])
+    inside = {name: m.p for name, m in encoder.model.named_modules() if isinstance(m, nn.Dropout)}
+    assert {name for name, p in inside.items() if p} == {"embeddings.dropout"}
+    assert torch.equal(encoder(tokens), encoder(tokens))
+    torch.manual_seed(0)
+    dropped = encoder.train()(tokens)
+    assert 0.2 < float((dropped == 0).float().mean()) < 0.8
+    assert torch.equal(encoder.encode(tokens), encoder.eval().encode(tokens))
 
 
 def test_more_layers_than_there_are(pretrained: Path):

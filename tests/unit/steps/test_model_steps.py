@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from xcflow.catalogue.dataset import Dataset
-from xcflow.config import Config
+from xcflow.config import Config, EncoderConfig
 from xcflow.encoders.build import load_encoder
-from xcflow.errors import ConfigError, XcflowError
+from xcflow.errors import ConfigError, DataError, XcflowError
 from xcflow.serving.predictor import Predictor
 from xcflow.steps import STEPS, export_embeddings, run_step
+from xcflow.steps.evaluate_model import _require_tokens_of
 from xcflow.topk import NO_LABEL
 from xcflow.vectors import ShardedVectors
 
@@ -142,6 +143,7 @@ def test_the_bundle_states_only_settings_that_were_in_force(model: Any):
     [
         {"clustering": {"clusters": 0}},
         {"encoder": {"kind": "transformer", "layers": 1}},
+        {"encoder": {"kind": "transformer_with_bag", "layers": 1}},
         {"module_one": {"loss": "triplet", "auxiliary_on": "raw", "two_way": False}},
         {"module_one": {"epochs": 0}, "module_two": {"epochs": 0}},
         {"retrieval": {"index": "hnsw"}},
@@ -319,6 +321,12 @@ def test_chinese_words_are_told_apart(
     predictor = train_model(catalogue, untrained).predictor()
     top = predictor.top_k(list(CHINESE), 1, "encoder")
     assert top.labels[:, 0].tolist() == list(range(5))
+
+
+def test_tokens_of_another_encoder_are_refused(themed: Dataset):
+    _require_tokens_of(EncoderConfig(model=str(themed.tokenizer_file.parent)), themed)
+    with pytest.raises(DataError, match="tokenised for another encoder"):
+        _require_tokens_of(EncoderConfig(model="minilm"), themed)
 
 
 # Threads are the process's: other tests run in it too.

@@ -52,7 +52,12 @@ def make_module_one(themed: Dataset, splits: Splits, pretrained: Path) -> Callab
             norm=1.0,
             generator=torch.Generator().manual_seed(SEED),
         )
-        rates = ("learning_rate", "dense_learning_rate", "auxiliary_learning_rate")
+        rates = (
+            "learning_rate",
+            "dense_learning_rate",
+            "pretrained_learning_rate",
+            "auxiliary_learning_rate",
+        )
         defaults = {"cluster_from_epoch": 1} | dict.fromkeys(rates, 0.01)
         config = ModuleOneConfig(**defaults | settings)
         return ModuleOne(encoder, auxiliary, splits, themed.labels.tokens, config, SEED)

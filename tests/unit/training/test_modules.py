@@ -13,7 +13,7 @@ from xcflow.labels.clustering import balanced_clusters
 from xcflow.negatives.batches import Curriculum, document_order
 from xcflow.ragged import Ragged
 from xcflow.topk import NO_LABEL
-from xcflow.training.data import Splits, join
+from xcflow.training.data import Splits
 from xcflow.training.module_one import ModuleOne, draw_one
 from xcflow.training.module_two import ModuleTwo
 from xcflow.training.validation import Validation
@@ -29,11 +29,6 @@ def test_one_label_of_each_document_is_drawn_evenly():
         values, counts = np.unique(drawn[:, column], return_counts=True)
         assert values.tolist() == labels
         assert counts.min() > 0.8 * 600 / len(labels)
-
-
-def test_joining_rows():
-    joined = join(Ragged.from_rows([[1, 2], []]), Ragged.from_rows([[3], [4, 5]]))
-    assert [joined[i].tolist() for i in range(4)] == [[1, 2], [], [3], [4, 5]]
 
 
 def test_splits_hold_the_documents_of_their_rows(themed: Dataset):
