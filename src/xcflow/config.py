@@ -367,6 +367,9 @@ class FusionConfig:
         shortlist: Labels that each voice proposes for a document.
         neighbours: Training documents whose labels vote.
         neighbour_temperature: Of the softmax over the neighbours' similarities.
+        muted: The network learns from each validation document twice: as it is, and with its
+            nearest voters silent, 1 to so many (a power of 2, drawn). So it does not rely on close
+            kin that a document of tomorrow may lack. 0 leaves the second look out.
         contenders: Best proposals of a document that all are trained on; of the rest, one in four.
         tail_weight: Power of the inverse propensity by which a true label weighs in its training:
             0 weighs all alike, 1 weighs them as PSP does.
@@ -379,6 +382,7 @@ class FusionConfig:
     shortlist: int = 100
     neighbours: int = 50
     neighbour_temperature: float = 0.05
+    muted: int = 32
     contenders: int = 50
     tail_weight: float = 0.5
     hidden: int = 32
@@ -391,7 +395,9 @@ class FusionConfig:
         _require(self.neighbours >= 1, "fusion.neighbours must be at least 1")
         _require(self.hidden >= 1, "fusion.hidden must be at least 1")
         _require(self.neighbour_temperature > 0.0, "fusion.neighbour_temperature must be above 0")
-        _require_at_least(0, "fusion", self, "contenders", "tail_weight", "steps", "rate", "decay")
+        _require_at_least(
+            0, "fusion", self, "muted", "contenders", "tail_weight", "steps", "rate", "decay"
+        )
 
 
 @dataclass(frozen=True)

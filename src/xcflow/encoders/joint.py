@@ -38,7 +38,8 @@ class TransformerWithBag(Encoder):
         both = [
             nn.functional.normalize(part(tokens), dim=1) for part in (self.transformer, self.bag)
         ]
-        return torch.cat(both, dim=1) * 0.5**0.5
+        vectors: Tensor = torch.cat(both, dim=1) * 0.5**0.5
+        return vectors
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """Those of the transformer."""

@@ -79,15 +79,28 @@ class Voices:
         return vote(near, self.document_labels, len(self.labels), self.temperature)
 
     def near(
-        self, queries: NDArray[np.float32], forbidden: NDArray[np.bool_] | None = None
+        self,
+        queries: NDArray[np.float32],
+        forbidden: NDArray[np.bool_] | None = None,
+        muted: NDArray[np.int64] | None = None,
     ) -> TopK:
-        """The nearest documents that may vote, and their cosines."""
-        spare = 0 if forbidden is None else self.neighbours
+        """The nearest documents that may vote, and their cosines.
+
+        Args:
+            queries: [N, D].
+            forbidden: [documents] which may not vote.
+            muted: [N] how many of a query's nearest that may vote stay silent all the same.
+        """
+        if forbidden is None and muted is None:
+            return self.documents.search(queries, self.neighbours)
+        spare = self.neighbours if muted is None else self.neighbours + int(muted.max(initial=0))
         near = self.documents.search(queries, self.neighbours + spare)
-        if forbidden is None:
-            return near
-        allowed = (near.labels != NO_LABEL) & ~forbidden[near.labels]
-        return near.keep(allowed, self.neighbours)
+        votes = near.labels != NO_LABEL
+        if forbidden is not None:
+            votes &= ~forbidden[near.labels]
+        if muted is not None:
+            votes &= np.cumsum(votes, axis=1) > muted[:, None]
+        return near.keep(votes, self.neighbours)
 
     def listen(
         self,
@@ -104,11 +117,23 @@ class Voices:
         """
         near = self.near(queries, forbidden)
         return Heard(
-            self.by_encoder(queries, depth),
-            self.by_classifier(queries, depth),
-            *vote(near, self.document_labels, len(self.labels), self.temperature),
-            near.scores[:, 0].clip(min=-1.0),
+            self.by_encoder(queries, depth), self.by_classifier(queries, depth), *self._votes(near)
         )
+
+    def heard_without(
+        self,
+        heard: Heard,
+        queries: NDArray[np.float32],
+        forbidden: NDArray[np.bool_],
+        muted: NDArray[np.int64],
+    ) -> Heard:
+        """The same, were the nearest voters not there; arguments as those of ``near``."""
+        voted, votes, nearest = self._votes(self.near(queries, forbidden, muted))
+        return heard._replace(voted=voted, votes=votes, nearest=nearest)
+
+    def _votes(self, near: TopK) -> tuple[Ragged, NDArray[np.float32], NDArray[np.float32]]:
+        votes = vote(near, self.document_labels, len(self.labels), self.temperature)
+        return *votes, near.scores[:, 0].clip(min=-1.0)
 
     def propose(self, queries: NDArray[np.float32], heard: Heard) -> Proposals:
         """All labels that any voice named, scored by all of them.

@@ -28,7 +28,7 @@ from xcflow.serving.bundle import CONFIG, KIND, SETTINGS, label_map_sha256
 from xcflow.steps import STEPS
 from xcflow.steps.provenance import provenance
 from xcflow.training.data import Splits
-from xcflow.training.fusing import choose_fusion
+from xcflow.training.fusing import Look, choose_fusion
 from xcflow.vectors import ShardedVectors
 
 _BLOCK = 512
@@ -118,23 +118,40 @@ def _fit(
     forbidden: NDArray[np.bool_],
 ) -> Fusion:
     """Fit the fusion on the validation documents, which do not vote for themselves."""
-    features, labels = [], []
+    muted = _muted(len(queries), config)
+    looks: tuple[list[Look], list[Look]] = ([], [])
     with progress("scoring validation documents", len(queries), "documents") as advance:
         for start in range(0, len(queries), _BLOCK):
             block = queries[start : start + _BLOCK]
-            heard = voices.listen(block, config.fusion.shortlist, forbidden)
-            proposals = voices.propose(block, heard)
             left_out = splits.left_out.slice(start, start + len(block))
-            kept = ~proposals.labels.also_in(left_out)
-            features.append(proposals.features(counts)[kept])
-            labels.append(proposals.labels.keep(kept))
+            heard = [voices.listen(block, config.fusion.shortlist, forbidden)]
+            if muted is not None:
+                silent = muted[start : start + len(block)]
+                heard.append(voices.heard_without(heard[0], block, forbidden, silent))
+            for look, said in zip(looks, heard, strict=False):
+                proposals = voices.propose(block, said)
+                kept = ~proposals.labels.also_in(left_out)
+                look.append(Look(proposals.features(counts)[kept], proposals.labels.keep(kept)))
             advance(len(block))
-    joined = Ragged.concatenate(labels)
+    joined = [
+        Look(
+            np.concatenate([part.features for part in parts]),
+            Ragged.concatenate([part.proposals for part in parts]),
+        )
+        for parts in looks
+        if parts
+    ]
     truth = without(splits.validation.labels, splits.left_out)
     measure = Measure.of_training(counts, len(splits.fit), EvaluationConfig())
-    return choose_fusion(
-        np.concatenate(features), joined, truth, measure, config.fusion, config.run.seed
-    )
+    return choose_fusion(joined, truth, measure, config.fusion, config.run.seed)
+
+
+def _muted(documents: int, config: Config) -> NDArray[np.int64] | None:
+    """[N] how many voters of each document are silent in the second look, if there is one."""
+    if not config.fusion.muted:
+        return None
+    powers = 1 << np.arange(config.fusion.muted.bit_length())
+    return np.random.default_rng(config.run.seed).choice(powers, documents)
 
 
 def _write_json(path: Path, value: Any) -> None:

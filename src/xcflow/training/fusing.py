@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,9 +20,25 @@ from xcflow.training.validation import SELECTION
 _MIN_DOCUMENTS = 20  # a network fitted on fewer says nothing
 
 
+class Look(NamedTuple):
+    """One look at N validation documents.
+
+    Attributes:
+        features: [T, F] of the proposals.
+        proposals: N rows of proposed label rows.
+    """
+
+    features: NDArray[np.float32]
+    proposals: Ragged
+
+    def some(self, documents: NDArray[np.bool_]) -> Look:
+        """The look at those documents that are marked in [N]."""
+        chosen = documents[self.proposals.row_ids()]
+        return Look(self.features[chosen], self.proposals.take(np.flatnonzero(documents)))
+
+
 def choose_fusion(
-    features: NDArray[np.float32],
-    proposals: Ragged,
+    looks: Sequence[Look],
     truth: Ragged,
     measure: Measure,
     config: FusionConfig,
@@ -31,46 +50,59 @@ def choose_fusion(
     half taught. So with few documents, of which it would learn the noise, something simpler wins.
 
     Args:
-        features: [T, F] of the proposals.
-        proposals: N rows of proposed label rows.
+        looks: The documents as they are, by which all are measured; the network learns from
+            further looks at the same documents too.
         truth: N rows of true label rows.
         measure: Depths and inverse propensities.
         config: How the network is fitted.
         seed: Decides its start and the halves.
     """
+    plain = looks[0]
 
     def quality(scores: NDArray[np.float32]) -> float:
-        ranked = top_of_rows(proposals, scores, measure.depth)
+        ranked = top_of_rows(plain.proposals, scores, measure.depth)
         return metrics_of(ranked.labels, truth, measure)[SELECTION]
 
-    fixed = fixed_fusion(features)
-    found = {name: quality(fusion.score(features)) for name, fusion in fixed.items()}
+    fixed = fixed_fusion(plain.features)
+    found = {name: quality(fusion.score(plain.features)) for name, fusion in fixed.items()}
     if int((truth.lengths > 0).sum()) >= _MIN_DOCUMENTS:
-        found["network"] = quality(_cross_fitted(features, proposals, truth, measure, config, seed))
+        found["network"] = quality(_cross_fitted(looks, truth, measure, config, seed))
     best = max(found, key=lambda name: found[name])
     shown = "  ".join(f"{name} {100 * value:.1f}" for name, value in found.items())
     log(f"fusion, validation {SELECTION}: {shown}: taking {best}")
     if best == "network":
-        return fit_fusion(features, proposals, truth, measure.gains, config, seed)
+        return _fitted(looks, truth, measure, config, seed)
     return fixed[best]
 
 
+def _fitted(
+    looks: Sequence[Look], truth: Ragged, measure: Measure, config: FusionConfig, seed: int
+) -> Fusion:
+    return fit_fusion(
+        np.concatenate([look.features for look in looks]),
+        Ragged.concatenate([look.proposals for look in looks]),
+        Ragged.concatenate([truth] * len(looks)),
+        measure.gains,
+        config,
+        seed,
+    )
+
+
 def _cross_fitted(
-    features: NDArray[np.float32],
-    proposals: Ragged,
+    looks: Sequence[Look],
     truth: Ragged,
     measure: Measure,
     config: FusionConfig,
     seed: int,
 ) -> NDArray[np.float32]:
     """[T] each proposal's score by a network that did not see its document."""
-    half = np.random.default_rng(seed).permutation(len(proposals)) % 2 == 0
-    row_ids = proposals.row_ids()
-    scores = np.empty(len(features), np.float32)
+    plain = looks[0]
+    half = np.random.default_rng(seed).permutation(len(truth)) % 2 == 0
+    row_ids = plain.proposals.row_ids()
+    scores = np.empty(len(plain.features), np.float32)
     for learned_from in (half, ~half):
-        rows, seen = np.flatnonzero(learned_from), learned_from[row_ids]
-        fusion = fit_fusion(
-            features[seen], proposals.take(rows), truth.take(rows), measure.gains, config, seed
-        )
-        scores[~seen] = fusion.score(features[~seen])
+        seen = [look.some(learned_from) for look in looks]
+        fusion = _fitted(seen, truth.take(np.flatnonzero(learned_from)), measure, config, seed)
+        measured = ~learned_from[row_ids]
+        scores[measured] = fusion.score(plain.features[measured])
     return scores

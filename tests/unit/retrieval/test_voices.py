@@ -114,6 +114,27 @@ def test_documents_that_may_not_vote_are_replaced_by_the_next_nearest():
     )
 
 
+def test_the_nearest_stay_silent():
+    voices, queries = make_voices(), unit(3, 8)
+    forbidden = np.random.default_rng(4).random(DOCUMENTS) < 0.3
+    muted = np.array([0, 2, 5])
+    heard = voices.listen(queries, 5, forbidden)
+    without = voices.heard_without(heard, queries, forbidden, muted)
+    for row, (query, count) in enumerate(zip(queries, muted, strict=True)):
+        near = [d for d in np.argsort(-(voices.documents.vectors @ query)) if not forbidden[d]]
+        silent = forbidden.copy()
+        silent[near[:count]] = True
+        expected = slow_proposals(voices, query, 1, silent)
+        own = slice(*without.voted.offsets[row : row + 2])
+        assert dict(zip(without.voted[row].tolist(), without.votes[own], strict=True)) == {
+            x: pytest.approx(vote, rel=1e-4) for x, (_, _, vote) in expected.items() if vote
+        }
+        best = max(voices.documents.vectors[~silent] @ query)
+        assert without.nearest[row] == pytest.approx(best, rel=1e-4)
+    assert without.encoder is heard.encoder
+    assert without.classifier is heard.classifier
+
+
 def test_nobody_may_vote():
     voices = make_voices()
     rows, votes = voices.by_neighbours(unit(2, 5), np.ones(DOCUMENTS, np.bool_))

@@ -8,7 +8,7 @@ from xcflow.evaluation.metrics import Measure
 from xcflow.ragged import Ragged
 from xcflow.retrieval.fusion import FEATURES, Fusion, fit_fusion
 from xcflow.training import fusing
-from xcflow.training.fusing import choose_fusion
+from xcflow.training.fusing import Look, choose_fusion
 
 CONFIG = FusionConfig(hidden=8, steps=150)
 LABELS, PROPOSED = 30, 10
@@ -28,7 +28,11 @@ class Lists:
 
     def choose(self) -> Fusion:
         measure = Measure.of_training(np.ones(LABELS, np.int64), 100, EvaluationConfig())
-        return choose_fusion(self.features, self.proposals, self.truth, measure, CONFIG, 1)
+        return choose_fusion([self.look], self.truth, measure, CONFIG, 1)
+
+    @property
+    def look(self) -> Look:
+        return Look(self.features, self.proposals)
 
 
 def test_a_lone_voice_that_is_right_is_taken(capsys: pytest.CaptureFixture[str]):
@@ -77,16 +81,33 @@ def test_what_is_measured_was_not_learned_from():
     rows = [other.proposals[i][:2] if half[i] else other.truth[i] for i in range(40)]
     other.truth = Ragged.from_rows(rows)
     scores = [
-        fusing._cross_fitted(x.features, x.proposals, x.truth, measure, CONFIG, 1).reshape(40, -1)
+        fusing._cross_fitted([x.look, x.look], x.truth, measure, CONFIG, 1).reshape(40, -1)
         for x in (lists, other)
     ]
     np.testing.assert_array_equal(scores[0][half], scores[1][half])
     assert (scores[0][~half] != scores[1][~half]).all()
 
 
+def test_a_second_look_teaches_what_the_first_cannot():
+    """As they are, the votes tell all; in the second look they are silent and the encoder tells."""
+    first, second = Lists(60), Lists(60)
+    first.features[:, 2] += 2.0 * first.true
+    second.features[:, 2:4] = 0.0
+    second.features[:, 0] += 0.6 * second.true
+    measure = Measure.of_training(np.ones(LABELS, np.int64), 100, EvaluationConfig())
+
+    def quality(looks: list[Look]) -> float:
+        fusion = fusing._fitted(looks, first.truth, measure, CONFIG, 1)
+        best = np.argmax(fusion.score(second.features).reshape(60, PROPOSED), axis=1)
+        return float(second.true.reshape(60, PROPOSED)[np.arange(60), best].mean())
+
+    assert quality([first.look, second.look]) > quality([first.look]) + 0.1
+
+
 def test_nothing_to_learn_from():
     nothing = Ragged.from_rows([[]])
     measure = Measure.of_training(np.ones(LABELS, np.int64), 100, EvaluationConfig())
     features = np.empty((0, len(FEATURES)), np.float32)
-    fusion = choose_fusion(features, nothing, Ragged.from_rows([[1]]), measure, CONFIG, 1)
+    truth = Ragged.from_rows([[1]])
+    fusion = choose_fusion([Look(features, nothing)], truth, measure, CONFIG, 1)
     assert np.isfinite(fusion.score(np.eye(len(FEATURES), dtype=np.float32))).all()
