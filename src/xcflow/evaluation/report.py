@@ -36,8 +36,9 @@ CHARTS = {
 EXAMPLES = (("better", 6), ("worse", 6), ("as good", 3))
 EXAMPLE_DEPTH = 5
 
-# Name of a training stage -> name of a curve -> points (step, value).
+# Name of a trained module -> name of a curve -> points (step, value).
 Histories = Mapping[str, Mapping[str, Sequence[Sequence[float]]]]
+TRAINED = {"encoder": "Module I, encoder", "classifier": "Module II, classifiers"}
 
 
 @dataclass(frozen=True)
@@ -201,16 +202,32 @@ def _slice_charts(evaluation: Evaluation, models: Sequence[str]) -> list[tuple[s
     return charts
 
 
-def _curves(histories: Histories) -> list[tuple[str, Markup]]:
+def _curves(histories: Histories) -> list[tuple[str, Markup, list[tuple[str, str]]]]:
+    """Title, chart and legend: the loss by steps, and all validation metrics by epochs."""
     charts = []
-    for stage, curves in histories.items():
-        for name, points in curves.items():
-            if len(points) < 2:
+    for module, curves in histories.items():
+        drawn = {name: points for name, points in curves.items() if len(points) > 1}
+        metrics = {
+            name.removeprefix("validation/"): points
+            for name, points in drawn.items()
+            if name.startswith("validation/")
+        }
+        losses = {name: points for name, points in drawn.items() if name.startswith("train/")}
+        for lines, title, factor in (
+            (losses, "loss by steps", 1.0),
+            (metrics, "validation by epochs, in points", 100.0),
+        ):
+            if not lines:
                 continue
-            xs, ys = [p[0] for p in points], [p[1] for p in points]
+            series = [
+                Series(name, f"s{i}", [p[0] for p in points], [factor * p[1] for p in points])
+                for i, (name, points) in enumerate(lines.items(), 1)
+            ]
+            xs = series[0].xs
             ticks = [(x, f"{x:,g}") for x in (xs[0], xs[-1])]
-            series = Series(name, "s1", xs, ys)
-            charts.append((f"{stage}: {name}", line_chart([series], x_ticks=ticks)))
+            legend = [(s.name, s.style) for s in series] if len(series) > 1 else []
+            chart = line_chart(series, x_ticks=ticks, from_zero=lines is metrics)
+            charts.append((f"{TRAINED.get(module, module)}: {title}", chart, legend))
     return charts
 
 

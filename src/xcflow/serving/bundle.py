@@ -2,7 +2,8 @@
 
 ``encoder.json`` and ``encoder.safetensors``, ``tokenizer.json``, ``labels/`` (ids and texts),
 vectors as npy with faiss files beside them, ``bundle.json`` (settings and fusion), ``config.json``
-(the sections of the configuration that its last step read; a step is given no others).
+(the sections of the configuration that its last step read; a step is given no others),
+``training.json`` (the curves of both modules: module -> name of a curve -> points (step, value)).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from xcflow.catalogue.string_table import StringTable
 KIND = "bundle"
 SETTINGS = "bundle.json"
 CONFIG = "config.json"
+TRAINING = "training.json"
 
 
 def label_map_sha256(ids: StringTable) -> str:

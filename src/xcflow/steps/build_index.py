@@ -24,7 +24,7 @@ from xcflow.retrieval.exact import search
 from xcflow.retrieval.fusion import Fusion
 from xcflow.retrieval.index import VectorIndex, recall_at
 from xcflow.retrieval.voices import Voices
-from xcflow.serving.bundle import CONFIG, KIND, SETTINGS, label_map_sha256
+from xcflow.serving.bundle import CONFIG, KIND, SETTINGS, TRAINING, label_map_sha256
 from xcflow.steps import STEPS
 from xcflow.steps.provenance import provenance
 from xcflow.training.data import Splits
@@ -33,6 +33,7 @@ from xcflow.vectors import ShardedVectors
 
 _BLOCK = 512
 _DEPTH = 100
+_TRAINED = ("encoder", "classifier")
 
 
 def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
@@ -65,6 +66,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         }
         _write_json(folder / SETTINGS, settings)
         _write_json(folder / CONFIG, json.loads(config.to_json(STEPS["build_index"].sections)))
+        _write_json(folder / TRAINING, {role: _curves(inputs[role]) for role in _TRAINED})
         np.save(folder / "label_counts.npy", counts)
         shutil.copyfile(dataset.tokenizer_file, folder / "tokenizer.json")
         (folder / "labels").mkdir()
@@ -152,6 +154,11 @@ def _muted(documents: int, config: Config) -> NDArray[np.int64] | None:
         return None
     powers = 1 << np.arange(config.fusion.muted.bit_length())
     return np.random.default_rng(config.run.seed).choice(powers, documents)
+
+
+def _curves(trained: Path) -> Any:
+    """The curves of a training step's folder."""
+    return json.loads((trained / "history.json").read_text(encoding="utf-8"))["series"]
 
 
 def _write_json(path: Path, value: Any) -> None:

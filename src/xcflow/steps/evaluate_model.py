@@ -15,10 +15,10 @@ from xcflow.errors import DataError
 from xcflow.evaluation.baselines import baseline_rankers
 from xcflow.evaluation.evaluate import evaluate
 from xcflow.evaluation.rankers import BundleRanker
-from xcflow.evaluation.report import evaluation_page
+from xcflow.evaluation.report import Histories, evaluation_page
 from xcflow.evaluation.result import CANDIDATE, CHAMPION, KIND, REPORT, Evaluation
 from xcflow.pretrained import model_folder
-from xcflow.serving.bundle import CONFIG
+from xcflow.serving.bundle import CONFIG, TRAINING
 from xcflow.serving.predictor import Predictor
 from xcflow.steps.provenance import provenance
 
@@ -45,7 +45,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     with writing(output, KIND, **provenance("evaluate_model", config, inputs)) as folder:
         baselines = baseline_rankers(dataset, encoder)
         evaluate(dataset, candidate, champion, baselines, config.evaluation, folder)
-        page = evaluation_page(Evaluation.load(folder))
+        page = evaluation_page(Evaluation.load(folder), _curves(inputs["bundle"]))
         (folder / REPORT).write_text(page, encoding="utf-8")
 
 
@@ -54,6 +54,12 @@ def _encoder_config(bundle: Path) -> EncoderConfig:
     path = bundle / CONFIG
     tree = json.loads(path.read_text(encoding="utf-8"))
     return build(EncoderConfig, tree["encoder"], str(path))
+
+
+def _curves(bundle: Path) -> Histories:
+    """How the bundle's modules were trained."""
+    histories: Histories = json.loads((bundle / TRAINING).read_text(encoding="utf-8"))
+    return histories
 
 
 def _require_tokens_of(encoder: EncoderConfig, dataset: Dataset) -> None:

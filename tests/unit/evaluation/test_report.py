@@ -55,7 +55,14 @@ def test_the_evaluation_page_stands_alone_and_names_every_model(large_dataset, m
     baselines = {"baseline_tfidf": poor, "baseline_untrained": poor}
     evaluation = evaluated(large_dataset, better, worse, baselines, ks=(1, 3, 5, 10, 100))
     judgement = decide(evaluation, GateConfig())
-    curves = {"train_encoder": {"train/loss": [[i, 1 / i] for i in range(1, 2000)]}}
+    curves = {
+        "encoder": {
+            "train/loss": [[i, 1 / i] for i in range(1, 2000)],
+            "validation/P@1": [[0, 0.2], [1, 0.4]],
+            "validation/R@10": [[0, 0.3], [1, 0.5]],
+        },
+        "classifier": {"validation/P@1": [[0, 0.4]]},
+    }
     page = evaluation_page(evaluation, curves, judgement)
     check(page)
     for words in (
@@ -63,12 +70,14 @@ def test_the_evaluation_page_stands_alone_and_names_every_model(large_dataset, m
         "Champion",
         "Label text by words",
         "Untrained encoder",
-        "train_encoder: train/loss",
+        "Module I, encoder: loss by steps",
+        "Module I, encoder: validation by epochs, in points",
         judgement.verdict,
         f"{100 * evaluation.metrics['models']['fused']['PSP@5']:.1f}",
         "Time to answer",
     ):
         assert words in page
+    assert "Module II, classifiers" not in page  # a single point is no curve
     assert page == evaluation_page(evaluation, curves, judgement)
     assert len(page) < 300_000
 
