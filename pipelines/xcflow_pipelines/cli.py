@@ -170,6 +170,12 @@ def predict(
     target: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="Gets one row for each.")
     ] = None,
+    min_probability: Annotated[
+        float,
+        typer.Option(
+            "--min-probability", min=0.0, max=1.0, help="Leave out labels less likely right."
+        ),
+    ] = 0.0,
     model: ModelOption = "champion",
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -190,17 +196,17 @@ def predict(
 
     predictor = Predictor.load(bundle)
     if source and target:
-        count = predict_file(predictor, source, target, k)
+        count = predict_file(predictor, source, target, k, min_probability)
         typer.echo(f"{count:,} texts answered: {target}")
         return OK
-    answer = best_labels(predictor, [text], k)[0]
+    answer = best_labels(predictor, [text], k, min_probability)[0]
     if as_json:
         _print_json({"labels": answer})
         return OK
     texts = predictor.label_texts.take(predictor.label_ids.find([row["id"] for row in answer]))
     for label, name in zip(answer, texts, strict=True):
         shown = "" if name == label["id"] else f"  {name}"
-        typer.echo(f"{label['score']:9.4f}  {label['id']}{shown}")
+        typer.echo(f"{label['probability']:7.1%}  {label['id']}{shown}")
     return OK
 
 

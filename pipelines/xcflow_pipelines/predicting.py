@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # Texts that are encoded at a time.
 BATCH = 1024
 SCORE_DIGITS = 6
+PROBABILITY_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -31,28 +32,45 @@ class Query:
     text: str
 
 
-def best_labels(predictor: Predictor, texts: Sequence[str], k: int) -> list[list[dict[str, Any]]]:
-    """For each text its best labels as ``{"id", "score"}``, best first."""
+def best_labels(
+    predictor: Predictor, texts: Sequence[str], k: int, min_probability: float = 0.0
+) -> list[list[dict[str, Any]]]:
+    """For each text its best labels as ``{"id", "score", "probability"}``, best first.
+
+    Args:
+        predictor: The model.
+        texts: The texts.
+        k: At most so many labels for each.
+        min_probability: Labels that are less likely right are left out.
+    """
     top = predictor.top_k(list(texts), k)
+    likely = predictor.probabilities(top.scores)
     return [
         [
-            {"id": predictor.label_ids[int(label)], "score": round(float(score), SCORE_DIGITS)}
-            for label, score in zip(labels, scores, strict=True)
-            if label >= 0
+            {
+                "id": predictor.label_ids[int(label)],
+                "score": round(float(score), SCORE_DIGITS),
+                "probability": round(float(probability), PROBABILITY_DIGITS),
+            }
+            for label, score, probability in zip(*row, strict=True)
+            if label >= 0 and probability >= min_probability
         ]
-        for labels, scores in zip(top.labels, top.scores, strict=True)
+        for row in zip(top.labels, top.scores, likely, strict=True)
     ]
 
 
-def predict_file(predictor: Predictor, source: Path, target: Path, k: int) -> int:
+def predict_file(
+    predictor: Predictor, source: Path, target: Path, k: int, min_probability: float = 0.0
+) -> int:
     """Answer the rows of a JSON Lines file (``.gz`` or not), in their order.
 
     Args:
         predictor: The model.
         source: Rows with ``id`` and ``text``.
-        target: Gets a row ``{"id", "labels": [{"id", "score"}, ...]}`` for each; appears only
-            when whole.
-        k: Number of labels for each.
+        target: Gets a row ``{"id", "labels": [{"id", "score", "probability"}, ...]}`` for each;
+            appears only when whole.
+        k: At most so many labels for each.
+        min_probability: Labels that are less likely right are left out.
 
     Returns:
         Number of rows.
@@ -65,7 +83,8 @@ def predict_file(predictor: Predictor, source: Path, target: Path, k: int) -> in
     with _appearing_when_whole(target) as output:
         rows = read_queries(source)
         while batch := list(islice(rows, BATCH)):
-            answers = best_labels(predictor, [query.text for query in batch], k)
+            texts = [query.text for query in batch]
+            answers = best_labels(predictor, texts, k, min_probability)
             for query, labels in zip(batch, answers, strict=True):
                 output.write(json.dumps({"id": query.id, "labels": labels}, ensure_ascii=False))
                 output.write("\n")

@@ -401,6 +401,24 @@ class FusionConfig:
 
 
 @dataclass(frozen=True)
+class CalibrationConfig:
+    """How fused scores become probabilities, on the validation split.
+
+    Attributes:
+        method: ``isotonic``, ``platt`` (a sigmoid), or ``auto``: isotonic where data is plenty.
+        depth: Best labels of each validation document that are learned from.
+        min_right: ``auto`` takes isotonic from so many right, and so many wrong, labels on.
+    """
+
+    method: Literal["auto", "isotonic", "platt"] = "auto"
+    depth: int = 10
+    min_right: int = 500
+
+    def __post_init__(self) -> None:
+        _require_at_least(1, "calibration", self, "depth", "min_right")
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     """How often a training loop saves a state from which it can go on.
 
@@ -563,6 +581,7 @@ class Config:
     module_two: ModuleTwoConfig = field(default_factory=ModuleTwoConfig)
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     gate: GateConfig = field(default_factory=GateConfig)

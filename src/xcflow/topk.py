@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from xcflow.ragged import Ragged
+
 NO_LABEL = -1
 
 
@@ -28,6 +30,11 @@ class TopK(NamedTuple):
             np.full((documents, k), NO_LABEL, np.int32),
             np.full((documents, k), -np.inf, np.float32),
         )
+
+    def rows(self) -> Ragged:
+        """The labels as N rows, best first, without the padding."""
+        shown = self.labels != NO_LABEL
+        return Ragged(self.labels[shown], np.concatenate([[0], np.cumsum(shown.sum(axis=1))]))
 
     def keep(self, kept: NDArray[np.bool_], k: int) -> TopK:
         """The ``k`` best among the kept ones, which close ranks in their order.

@@ -8,14 +8,24 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from xcflow.catalogue.dataset import Dataset
 from xcflow.config import EvaluationConfig
+from xcflow.evaluation.calibration import calibration_facts
 from xcflow.evaluation.protocol import measure_models, measured_rows
 from xcflow.evaluation.rankers import BundleRanker, Ranker, VoicedPredictor
-from xcflow.evaluation.result import CANDIDATE, CHAMPION, METRICS, TIMINGS
+from xcflow.evaluation.result import (
+    CANDIDATE,
+    CHAMPION,
+    METRICS,
+    TIMINGS,
+    TRUTH,
+    read_predictions,
+)
+from xcflow.ragged import Ragged
 
 SCHEMA_VERSION = 1
 LATENCY_K = 10
@@ -53,6 +63,9 @@ def evaluate(
         "candidate": candidate.facts(),
         "champion": champion.facts() if champion else None,
         **measured,
+        "calibration": {
+            name: _calibration(folder, name, ranker.predictor) for name, ranker in bundles.items()
+        },
     }
     texts = dataset.test.texts.take(rows[: config.latency_texts])
     timings = {
@@ -65,6 +78,12 @@ def evaluate(
     for name, tree in ((METRICS, metrics), (TIMINGS, timings)):
         text = json.dumps(tree, indent=2, ensure_ascii=False)
         (folder / name).write_text(text + "\n", encoding="utf-8")
+
+
+def _calibration(folder: Path, model: str, predictor: VoicedPredictor) -> dict[str, Any]:
+    """How far the probabilities of a model's kept predictions can be trusted."""
+    top = read_predictions(folder, model)
+    return calibration_facts(top, predictor.probabilities(top.scores), Ragged.load(folder / TRUTH))
 
 
 def latency(predictor: VoicedPredictor, texts: Sequence[str]) -> dict[str, float]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xcflow.catalogue.string_table import StringTable
 from xcflow.ragged import Ragged
@@ -41,6 +42,9 @@ class VoicedPredictor(Protocol):
 
     def top_k_voices(self, texts: Sequence[str], k: int) -> Mapping[str, TopK]:
         """The ``k`` best labels by each of its voices."""
+
+    def probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What scores of its main voice mean as probabilities."""
 
 
 class BundleRanker:

@@ -89,6 +89,8 @@ def evaluation_page(
         legend=[(_name(model), _style(model)) for model in models],
         names={model: _name(model) for model in models},
         curves=_curves(histories or {}),
+        calibration=evaluation.metrics["calibration"],
+        reliability=_reliability_chart(evaluation),
         examples=_examples(evaluation),
         opponent=_name(_opponent(evaluation)),
     )
@@ -200,6 +202,17 @@ def _slice_charts(evaluation: Evaluation, models: Sequence[str]) -> list[tuple[s
         ]
         charts.append((title, bar_chart(parts, series)))
     return charts
+
+
+def _reliability_chart(evaluation: Evaluation) -> Markup:
+    """Share of right labels by said probability; on the diagonal both agree."""
+    series = [Series("said = right", "s7", [0.0, 100.0], [0.0, 100.0])]
+    for model, facts in evaluation.metrics["calibration"].items():
+        bins = facts["bins"]
+        said = [100.0 * b["probability"] for b in bins]
+        series.append(Series(_name(model), _style(model), said, [100.0 * b["right"] for b in bins]))
+    ticks = [(float(x), f"{x} %") for x in (0, 50, 100)]
+    return line_chart(series, x_ticks=ticks, from_zero=True)
 
 
 def _curves(histories: Histories) -> list[tuple[str, Markup, list[tuple[str, str]]]]:

@@ -127,7 +127,7 @@ class Evaluation:
 
     def predictions(self, model: str) -> TopK:
         """The best few predictions of a model for each document."""
-        return TopK(_load(self.path, model, "labels"), _load(self.path, model, "scores"))
+        return read_predictions(self.path, model)
 
     def label_ids(self) -> StringTable:
         """[L] ids of the labels that ``truth`` and ``predictions`` name by row."""
@@ -186,6 +186,11 @@ def read_truth(folder: Path) -> TruthPart:
 def read_ranking(folder: Path, model: str) -> RankingPart:
     """A model's part of all documents, memory-mapped."""
     return RankingPart(*(_load(folder, model, name) for name in RankingPart._fields))
+
+
+def read_predictions(folder: Path, model: str) -> TopK:
+    """The best few predictions of a model for all documents, memory-mapped."""
+    return TopK(_load(folder, model, "labels"), _load(folder, model, "scores"))
 
 
 def _file(folder: Path, model: str, name: str) -> Path:

@@ -22,6 +22,7 @@ def save_pyfunc(bundle: Path, folder: Path) -> None:
     outputs: list[ColSpec | TensorSpec] = [
         ColSpec(Array("string"), "labels"),
         ColSpec(Array("double"), "scores"),
+        ColSpec(Array("double"), "probabilities"),
     ]
     pyfunc.save_model(
         folder,

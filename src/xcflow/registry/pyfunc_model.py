@@ -13,7 +13,7 @@ from xcflow.serving.predictor import Predictor
 
 
 class BestLabels(PythonModel):
-    """Answers a column ``text`` with the columns ``labels`` (ids, best first) and ``scores``."""
+    """Answers ``text`` with ``labels`` (ids, best first), ``scores`` and ``probabilities``."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the bundle."""
@@ -28,11 +28,13 @@ class BestLabels(PythonModel):
         """The ``params["k"]`` best labels of each text."""
         k = int((params or {}).get("k", 10))
         top = self.predictor.top_k(model_input["text"].tolist(), k)
+        likely = self.predictor.probabilities(top.scores)
         rows = [row[row >= 0] for row in top.labels]
         return pd.DataFrame(
             {
                 "labels": [self.predictor.label_ids.take(row) for row in rows],
                 "scores": [s[: len(r)].tolist() for s, r in zip(top.scores, rows, strict=True)],
+                "probabilities": [p[: len(r)].tolist() for p, r in zip(likely, rows, strict=True)],
             }
         )
 

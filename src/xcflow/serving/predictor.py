@@ -21,6 +21,7 @@ from xcflow.encoders.base import Encoder
 from xcflow.encoders.build import load_encoder
 from xcflow.errors import ArtifactError, DataError
 from xcflow.ragged import Ragged
+from xcflow.retrieval.calibration import Calibrator
 from xcflow.retrieval.fusion import Fusion
 from xcflow.retrieval.ranking import top_of_rows
 from xcflow.retrieval.voices import Heard, Voices
@@ -52,6 +53,7 @@ class Predictor:
         self._encoder: Encoder = load_encoder(folder)[0]
         self._voices = Voices.load(folder, settings["voices"])
         self._fusion = Fusion.from_dict(settings["fusion"])
+        self._calibrator = Calibrator.from_dict(settings["calibration"])
         self._counts = np.load(folder / "label_counts.npy", allow_pickle=False)
 
     @classmethod
@@ -93,6 +95,10 @@ class Predictor:
     def top_k_voices(self, texts: Sequence[str], k: int) -> Mapping[str, TopK]:
         """The ``k`` best labels of each text by each voice, from one pass of the encoder."""
         return self._answer(texts, k, self.voices)
+
+    def probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The probability that a label with such a fused score is right; any shape."""
+        return self._calibrator(scores)
 
     def _answer(self, texts: Sequence[str], k: int, voices: Sequence[str]) -> dict[str, TopK]:
         if k < 1:

@@ -58,7 +58,7 @@ STEPS: dict[str, Step] = {
         Step(
             "build_index",
             ("dataset", "encoder", "embeddings", "classifier"),
-            (*_MODEL, "retrieval", "fusion"),
+            (*_MODEL, "retrieval", "fusion", "calibration"),
             "bundle",
         ),
         Step(

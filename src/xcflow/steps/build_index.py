@@ -20,6 +20,7 @@ from xcflow.encoders.build import load_encoder, save_encoder
 from xcflow.evaluation.metrics import Measure, without
 from xcflow.progress import log, progress
 from xcflow.ragged import Ragged
+from xcflow.retrieval.calibration import Calibrator, fit_calibrator
 from xcflow.retrieval.exact import search
 from xcflow.retrieval.fusion import Fusion
 from xcflow.retrieval.index import VectorIndex, recall_at
@@ -46,7 +47,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     recall = _recall(voices, queries[: config.retrieval.recall_queries])
     counts = dataset.label_counts(dataset.fit_rows)
     forbidden = np.isin(known, splits.validation.rows)
-    fusion = _fit(config, voices, queries, splits, counts, forbidden)
+    fusion, calibrator = _fit(config, voices, queries, splits, counts, forbidden)
     meta = {
         "label_map_sha256": label_map_sha256(dataset.labels.ids),
         "labels": len(dataset.labels),
@@ -59,6 +60,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         settings = {
             "voices": voices.save(folder),
             "fusion": fusion.to_dict(),
+            "calibration": calibrator.to_dict(),
             "shortlist": config.fusion.shortlist,
             "excludes_itself": splits.excludes_itself,
             "max_document_tokens": config.data.max_document_tokens,
@@ -118,7 +120,7 @@ def _fit(
     splits: Splits,
     counts: NDArray[np.int64],
     forbidden: NDArray[np.bool_],
-) -> Fusion:
+) -> tuple[Fusion, Calibrator]:
     """Fit the fusion on the validation documents, which do not vote for themselves."""
     muted = _muted(len(queries), config)
     looks: tuple[list[Look], list[Look]] = ([], [])
@@ -145,7 +147,10 @@ def _fit(
     ]
     truth = without(splits.validation.labels, splits.left_out)
     measure = Measure.of_training(counts, len(splits.fit), EvaluationConfig())
-    return choose_fusion(joined, truth, measure, config.fusion, config.run.seed)
+    fusion, scores = choose_fusion(joined, truth, measure, config.fusion, config.run.seed)
+    calibrator = fit_calibrator(scores, joined[0].proposals, truth, config.calibration)
+    log(f"calibration: {calibrator.method}, {len(calibrator.scores)} knots")
+    return fusion, calibrator
 
 
 def _muted(documents: int, config: Config) -> NDArray[np.int64] | None:

@@ -37,13 +37,26 @@ class Look(NamedTuple):
         return Look(self.features[chosen], self.proposals.take(np.flatnonzero(documents)))
 
 
+class Choice(NamedTuple):
+    """The fusion that was chosen.
+
+    Attributes:
+        fusion: The fusion.
+        scores: [T] what the plain look's proposals score by it; by a network, each document's by
+            one that did not learn from it.
+    """
+
+    fusion: Fusion
+    scores: NDArray[np.float32]
+
+
 def choose_fusion(
     looks: Sequence[Look],
     truth: Ragged,
     measure: Measure,
     config: FusionConfig,
     seed: int,
-) -> Fusion:
+) -> Choice:
     """The best of: the fitted network, all voices alike, one voice alone.
 
     The network is measured by cross-fitting: each half of the documents is ranked by what the other
@@ -64,15 +77,16 @@ def choose_fusion(
         return metrics_of(ranked.labels, truth, measure)[SELECTION]
 
     fixed = fixed_fusion(plain.features)
-    found = {name: quality(fusion.score(plain.features)) for name, fusion in fixed.items()}
+    scores = {name: fusion.score(plain.features) for name, fusion in fixed.items()}
     if int((truth.lengths > 0).sum()) >= _MIN_DOCUMENTS:
-        found["network"] = quality(_cross_fitted(looks, truth, measure, config, seed))
+        scores["network"] = _cross_fitted(looks, truth, measure, config, seed)
+    found = {name: quality(values) for name, values in scores.items()}
     best = max(found, key=lambda name: found[name])
     shown = "  ".join(f"{name} {100 * value:.1f}" for name, value in found.items())
     log(f"fusion, validation {SELECTION}: {shown}: taking {best}")
-    if best == "network":
-        return _fitted(looks, truth, measure, config, seed)
-    return fixed[best]
+    fitted = best == "network"
+    fusion = _fitted(looks, truth, measure, config, seed) if fitted else fixed[best]
+    return Choice(fusion, scores[best])
 
 
 def _fitted(

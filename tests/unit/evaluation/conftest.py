@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from xcflow.artifact import Manifest, writing
 from xcflow.catalogue.dataset import Dataset, Documents, Labels
@@ -35,6 +36,9 @@ class Scripted:
             labels[i, : len(found)] = found
             scores[i, : len(found)] = 1.0 / np.arange(1, len(found) + 1)
         return TopK(labels, scores)
+
+    def probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.where(np.isneginf(scores), 0.0, 0.5).astype(np.float32)
 
     def top_k_voices(self, texts: Sequence[str], k: int) -> dict[str, TopK]:
         return {"fused": self.top_k(texts, k)}

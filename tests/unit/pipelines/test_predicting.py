@@ -21,6 +21,9 @@ class LengthPredictor:
         scores = np.tile(np.linspace(1, 0, k, dtype=np.float32), (len(texts), 1))
         return TopK(labels, scores)
 
+    def probabilities(self, scores):
+        return scores / 2
+
 
 def write_rows(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -44,7 +47,14 @@ def test_one_row_for_each_in_order(tmp_path, monkeypatch, name):
     assert [a["id"] for a in answers] == [r["id"] for r in rows]
     assert [a["labels"][0]["id"] for a in answers] == [f"label {len(t)}" for t in texts]
     assert [len(a["labels"]) for a in answers] == [3] * 10
-    assert answers[0]["labels"][1] == {"id": "label 0", "score": 0.75}
+    assert answers[0]["labels"][1] == {"id": "label 0", "score": 0.75, "probability": 0.375}
+
+
+def test_unlikely_labels_are_left_out(tmp_path):
+    source = write_rows(tmp_path / "in.jsonl", [{"id": "d", "text": "abc"}])
+    predict_file(LengthPredictor(), source, tmp_path / "out.jsonl", 5, min_probability=0.4)
+    (answer,) = read_rows(tmp_path / "out.jsonl")
+    assert [label["id"] for label in answer["labels"]] == ["label 3"]
 
 
 def test_compressed_input_is_known_by_its_content(tmp_path):

@@ -28,7 +28,7 @@ class Lists:
 
     def choose(self) -> Fusion:
         measure = Measure.of_training(np.ones(LABELS, np.int64), 100, EvaluationConfig())
-        return choose_fusion([self.look], self.truth, measure, CONFIG, 1)
+        return choose_fusion([self.look], self.truth, measure, CONFIG, 1).fusion
 
     @property
     def look(self) -> Look:
@@ -109,5 +109,5 @@ def test_nothing_to_learn_from():
     measure = Measure.of_training(np.ones(LABELS, np.int64), 100, EvaluationConfig())
     features = np.empty((0, len(FEATURES)), np.float32)
     truth = Ragged.from_rows([[1]])
-    fusion = choose_fusion([Look(features, nothing)], truth, measure, CONFIG, 1)
+    fusion = choose_fusion([Look(features, nothing)], truth, measure, CONFIG, 1).fusion
     assert np.isfinite(fusion.score(np.eye(len(FEATURES), dtype=np.float32))).all()
