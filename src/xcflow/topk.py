@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,3 +51,15 @@ class TopK(NamedTuple):
         )
         best.scores[:, :width] = np.where(stays, np.take_along_axis(self.scores, order, 1), -np.inf)
         return best
+
+
+def best_of(
+    labels: NDArray[np.integer[Any]], scores: NDArray[np.floating[Any]], k: int
+) -> tuple[NDArray[np.integer[Any]], NDArray[np.floating[Any]]]:
+    """The ``k`` best labels, best first; of equal scores the lower row comes first."""
+    if len(scores) > k:
+        threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
+        chosen = scores >= threshold
+        labels, scores = labels[chosen], scores[chosen]
+    order = np.lexsort((labels, -scores))[:k]
+    return labels[order], scores[order]

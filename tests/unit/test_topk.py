@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xcflow.topk import NO_LABEL, TopK
+from xcflow.topk import NO_LABEL, TopK, best_of
 
 
 @given(
@@ -27,3 +27,13 @@ def test_kept_entries_close_ranks(rows: int, width: int, k: int, seed: int):
         ]
         best = (best + [(NO_LABEL, -np.inf)] * k)[:k]
         assert list(zip(found.labels[i], found.scores[i], strict=True)) == best
+
+
+@given(st.lists(st.integers(0, 4), max_size=20), st.integers(1, 25))
+def test_best_of_equals_a_full_sort(values, k):
+    labels = np.arange(len(values))[::-1]
+    scores = np.array(values, np.float32)
+    expected = sorted(zip(-scores, labels, strict=True))[:k]
+    found = best_of(labels, scores, k)
+    assert found[0].tolist() == [label for _, label in expected]
+    assert found[1].tolist() == [-score for score, _ in expected]

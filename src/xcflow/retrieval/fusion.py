@@ -1,6 +1,6 @@
-"""One score from three voices: encoder, classifiers, neighbouring documents.
+"""One score from four voices: encoder, classifiers, neighbouring documents, words of label texts.
 
-Each voice proposes labels and every proposal is scored by all three. A small network on a few
+Each voice proposes labels and every proposal is scored by all. A small network on a few
 features of a proposal ranks them: how much a voice is to be trusted depends on how often its label
 was seen, which no fixed weights express. It minimises, on the validation split alone, the softmax
 loss of each true label against the proposals that are not true: a ranking loss over just the lists
@@ -21,7 +21,7 @@ from xcflow.config import FusionConfig
 from xcflow.errors import ArtifactError
 from xcflow.ragged import Ragged
 
-VOICES = ("encoder", "classifier", "vote")
+VOICES = ("encoder", "classifier", "vote", "words")
 FEATURES = (*VOICES, "sqrt_vote", "log_count", "cold", "nearest")
 
 
@@ -34,6 +34,7 @@ class Proposals:
         encoder: [T] cosine of document and augmented label vector.
         classifier: [T] cosine of document and classifier; the encoder's where there is none.
         vote: [T] the neighbours' vote, 0 where no neighbour carries the label.
+        words: [T] cosine of the TF-IDF vectors of the document and the label text.
         nearest: [T] cosine of the document's nearest neighbour: votes from afar tell less.
     """
 
@@ -41,6 +42,7 @@ class Proposals:
     encoder: NDArray[np.float32]
     classifier: NDArray[np.float32]
     vote: NDArray[np.float32]
+    words: NDArray[np.float32]
     nearest: NDArray[np.float32]
 
     def features(self, counts: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -54,6 +56,7 @@ class Proposals:
             self.encoder,
             self.classifier,
             self.vote,
+            self.words,
             np.sqrt(self.vote),
             np.log1p(seen),
             seen == 0,
@@ -144,7 +147,7 @@ def fit_fusion(
     true = torch.from_numpy(proposals.also_in(truth))
     rows = torch.from_numpy(proposals.row_ids())
     weight = torch.from_numpy(gains[proposals.data] ** config.tail_weight).float()
-    kept = _contenders(x[:, :3].sum(1), rows, config.contenders) | true
+    kept = _contenders(x[:, : len(VOICES)].sum(1), rows, config.contenders) | true
     if bool(true.any()):
         lists = _Lists(x[kept], rows[kept], true[kept], weight[kept], len(proposals))
         _minimise(weights, lists, config)
@@ -159,8 +162,8 @@ def fixed_fusion(features: NDArray[np.float32]) -> dict[str, Fusion]:
         features: [T, F] of proposals, for the scale of each voice.
     """
     mean, scale, _ = _moments(features)
-    mixtures = {"equal": (1.0, 1.0, 1.0), "encoder": (1.0, 0.0, 0.0)}
-    mixtures |= {"classifier": (0.0, 1.0, 0.0), "vote": (0.0, 0.0, 1.0)}
+    mixtures = {"equal": (1.0,) * len(VOICES)}
+    mixtures |= {name: tuple(float(name == voice) for voice in VOICES) for name in VOICES}
     nothing = np.zeros(1, np.float32)
     hidden = np.zeros((len(FEATURES), 1), np.float32)
     rest = (0.0,) * (len(FEATURES) - len(VOICES))

@@ -1,7 +1,8 @@
-"""The vectors and indexes of a model, and what each voice says of a document vector."""
+"""The vectors and indexes of a model, and what each voice says of a document."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,23 @@ from xcflow.ragged import Ragged
 from xcflow.retrieval.fusion import Proposals
 from xcflow.retrieval.index import Kind, VectorIndex
 from xcflow.retrieval.neighbours import vote
+from xcflow.retrieval.words import Matrix, WordIndex
 from xcflow.topk import NO_LABEL, TopK
+
+# A word in more labels proposes none of them, which bounds the time of an answer.
+POSTINGS = 2_000
+
+
+class Questions(NamedTuple):
+    """N documents as the voices take them.
+
+    Attributes:
+        vectors: [N, D] unit vectors.
+        words: [N, V] TF-IDF vectors.
+    """
+
+    vectors: NDArray[np.float32]
+    words: Matrix
 
 
 class Heard(NamedTuple):
@@ -25,6 +42,7 @@ class Heard(NamedTuple):
         voted: N rows of label rows that neighbours carry.
         votes: The vote of each of ``voted.data``.
         nearest: [N] cosine of the nearest document that voted, -1 where none did.
+        worded: Labels whose texts share the most telling words.
     """
 
     encoder: TopK
@@ -32,11 +50,12 @@ class Heard(NamedTuple):
     voted: Ragged
     votes: NDArray[np.float32]
     nearest: NDArray[np.float32]
+    worded: TopK
 
 
 @dataclass(frozen=True, eq=False)
 class Voices:
-    """Encoder side, classifiers and neighbouring documents.
+    """Encoder side, classifiers, neighbouring documents, and the words of label texts.
 
     Attributes:
         labels: Augmented vectors of all L labels.
@@ -46,6 +65,7 @@ class Voices:
         document_labels: Label rows of each training document.
         neighbours: Documents that vote.
         temperature: Of the votes.
+        words: Words of the label texts.
     """
 
     labels: VectorIndex
@@ -55,6 +75,11 @@ class Voices:
     document_labels: Ragged
     neighbours: int
     temperature: float
+    words: WordIndex
+
+    def ask(self, vectors: NDArray[np.float32], texts: Sequence[str]) -> Questions:
+        """Documents by their unit vectors [N, D] and texts."""
+        return Questions(vectors, self.words.vectors(texts))
 
     def by_encoder(self, queries: NDArray[np.float32], k: int) -> TopK:
         """The labels whose vectors lie nearest."""
@@ -104,47 +129,51 @@ class Voices:
 
     def listen(
         self,
-        queries: NDArray[np.float32],
+        questions: Questions,
         depth: int,
         forbidden: NDArray[np.bool_] | None = None,
     ) -> Heard:
         """What each voice says.
 
         Args:
-            queries: [N, D] unit vectors.
-            depth: Labels that encoder and classifiers name each.
+            questions: The documents.
+            depth: Labels that encoder, classifiers and words name each.
             forbidden: As in ``by_neighbours``.
         """
-        near = self.near(queries, forbidden)
+        vectors = questions.vectors
         return Heard(
-            self.by_encoder(queries, depth), self.by_classifier(queries, depth), *self._votes(near)
+            self.by_encoder(vectors, depth),
+            self.by_classifier(vectors, depth),
+            *self._votes(self.near(vectors, forbidden)),
+            self.words.search(questions.words, depth),
         )
 
     def heard_without(
         self,
         heard: Heard,
-        queries: NDArray[np.float32],
+        questions: Questions,
         forbidden: NDArray[np.bool_],
         muted: NDArray[np.int64],
     ) -> Heard:
         """The same, were the nearest voters not there; arguments as those of ``near``."""
-        voted, votes, nearest = self._votes(self.near(queries, forbidden, muted))
+        near = self.near(questions.vectors, forbidden, muted)
+        voted, votes, nearest = self._votes(near)
         return heard._replace(voted=voted, votes=votes, nearest=nearest)
 
     def _votes(self, near: TopK) -> tuple[Ragged, NDArray[np.float32], NDArray[np.float32]]:
         votes = vote(near, self.document_labels, len(self.labels), self.temperature)
         return *votes, near.scores[:, 0].clip(min=-1.0)
 
-    def propose(self, queries: NDArray[np.float32], heard: Heard) -> Proposals:
+    def propose(self, questions: Questions, heard: Heard) -> Proposals:
         """All labels that any voice named, scored by all of them.
 
         Args:
-            queries: [N, D] unit vectors.
+            questions: The documents.
             heard: What ``listen`` gave for them.
         """
-        size = len(self.labels)
+        size, queries = len(self.labels), questions.vectors
         vote_keys = heard.voted.row_ids() * size + heard.voted.data
-        named = (_keys(heard.encoder, size), _keys(heard.classifier, size))
+        named = [_keys(top, size) for top in (heard.encoder, heard.classifier, heard.worded)]
         keys = np.unique(np.concatenate([vote_keys, *named]))
         rows, labels = np.divmod(keys, size)
         vote_of = np.zeros(len(keys), np.float32)
@@ -155,6 +184,7 @@ class Voices:
             encoder,
             self._classifier_scores(queries, rows, labels, encoder),
             vote_of,
+            self.words.cosines(questions.words, rows, labels),
             heard.nearest[rows],
         )
 
@@ -178,6 +208,7 @@ class Voices:
         np.save(folder / "labels_in_use.npy", self.in_use)
         self.documents.save(folder / "documents")
         self.document_labels.save(folder / "document_labels")
+        self.words.save(folder / "words")
         return {
             "label_index": self.labels.kind,
             "classifier_index": self.classifiers.kind,
@@ -201,6 +232,7 @@ class Voices:
             document_labels=Ragged.load(folder / "document_labels"),
             neighbours=int(settings["neighbours"]),
             temperature=float(settings["neighbour_temperature"]),
+            words=WordIndex.load(folder / "words", POSTINGS),
         )
 
 

@@ -24,7 +24,7 @@ from xcflow.ragged import Ragged
 from xcflow.retrieval.calibration import Calibrator
 from xcflow.retrieval.fusion import Fusion
 from xcflow.retrieval.ranking import top_of_rows
-from xcflow.retrieval.voices import Heard, Voices
+from xcflow.retrieval.voices import Heard, Questions, Voices
 from xcflow.serving.bundle import KIND, SETTINGS, label_map_sha256
 from xcflow.topk import NO_LABEL, TopK
 
@@ -106,8 +106,9 @@ class Predictor:
         parts: dict[str, list[TopK]] = {voice: [] for voice in voices}
         for start in range(0, max(len(texts), 1), _BLOCK):
             block = texts[start : start + _BLOCK]
-            vectors, same_item = self.embed(block), self._same_item(block)
-            for voice, top in self._ranked(vectors, k + 1, voices).items():
+            questions = self._voices.ask(self.embed(block), block)
+            same_item = self._same_item(block)
+            for voice, top in self._ranked(questions, k + 1, voices).items():
                 parts[voice].append(top.keep(_allowed(top, same_item), k))
         return {
             voice: TopK(*(np.concatenate(arrays) for arrays in zip(*tops, strict=True)))
@@ -133,21 +134,19 @@ class Predictor:
             return np.full(len(texts), -1, np.int64)
         return self.label_texts.find(texts)
 
-    def _ranked(
-        self, vectors: NDArray[np.float32], k: int, voices: Sequence[str]
-    ) -> dict[str, TopK]:
+    def _ranked(self, questions: Questions, k: int, voices: Sequence[str]) -> dict[str, TopK]:
         """The ``k`` best labels by each of the asked voices, each heard once."""
-        heard = self._voices.listen(vectors, max(k, self._settings["shortlist"]))
+        heard = self._voices.listen(questions, max(k, self._settings["shortlist"]))
         rank: dict[str, Callable[[], TopK]] = {
             "encoder": lambda: heard.encoder,
             "classifier": lambda: heard.classifier,
             "neighbours": lambda: top_of_rows(heard.voted, heard.votes, k),
-            "fused": lambda: self._fused(vectors, heard, k),
+            "fused": lambda: self._fused(questions, heard, k),
         }
         return {voice: rank[voice]() for voice in voices}
 
-    def _fused(self, vectors: NDArray[np.float32], heard: Heard, k: int) -> TopK:
-        proposals = self._voices.propose(vectors, heard)
+    def _fused(self, questions: Questions, heard: Heard, k: int) -> TopK:
+        proposals = self._voices.propose(questions, heard)
         scores = self._fusion.score(proposals.features(self._counts))
         return top_of_rows(proposals.labels, scores, k)
 

@@ -24,7 +24,8 @@ from xcflow.retrieval.calibration import Calibrator, fit_calibrator
 from xcflow.retrieval.exact import search
 from xcflow.retrieval.fusion import Fusion
 from xcflow.retrieval.index import VectorIndex, recall_at
-from xcflow.retrieval.voices import Voices
+from xcflow.retrieval.voices import POSTINGS, Voices
+from xcflow.retrieval.words import WordIndex
 from xcflow.serving.bundle import CONFIG, KIND, SETTINGS, TRAINING, label_map_sha256
 from xcflow.steps import STEPS
 from xcflow.steps.provenance import provenance
@@ -47,7 +48,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     recall = _recall(voices, queries[: config.retrieval.recall_queries])
     counts = dataset.label_counts(dataset.fit_rows)
     forbidden = np.isin(known, splits.validation.rows)
-    fusion, calibrator = _fit(config, voices, queries, splits, counts, forbidden)
+    fusion, calibrator = _fit(config, voices, queries, dataset, splits, forbidden)
     meta = {
         "label_map_sha256": label_map_sha256(dataset.labels.ids),
         "labels": len(dataset.labels),
@@ -93,6 +94,7 @@ def _voices(
             document_labels=dataset.train.labels.take(known),
             neighbours=config.fusion.neighbours,
             temperature=config.fusion.neighbour_temperature,
+            words=WordIndex.build(dataset.labels.texts.to_list(), POSTINGS),
         ),
         known,
     )
@@ -117,26 +119,34 @@ def _fit(
     config: Config,
     voices: Voices,
     queries: NDArray[np.float32],
+    dataset: Dataset,
     splits: Splits,
-    counts: NDArray[np.int64],
     forbidden: NDArray[np.bool_],
 ) -> tuple[Fusion, Calibrator]:
-    """Fit the fusion on the validation documents, which do not vote for themselves."""
+    """Fit the fusion on the validation documents, which do not vote for themselves.
+
+    Labels without any training document are left out: no validation document can have one, so they
+    would only teach that what is cold is wrong. What is cold for the classifiers but has a
+    validation document stands for them.
+    """
+    counts, seen = dataset.label_counts(dataset.fit_rows), dataset.label_counts() > 0
     muted = _muted(len(queries), config)
     looks: tuple[list[Look], list[Look]] = ([], [])
     with progress("scoring validation documents", len(queries), "documents") as advance:
         for start in range(0, len(queries), _BLOCK):
-            block = queries[start : start + _BLOCK]
-            left_out = splits.left_out.slice(start, start + len(block))
+            rows = splits.validation.rows[start : start + _BLOCK]
+            texts = dataset.train.texts.take(rows)
+            block = voices.ask(queries[start : start + _BLOCK], texts)
+            left_out = splits.left_out.slice(start, start + len(rows))
             heard = [voices.listen(block, config.fusion.shortlist, forbidden)]
             if muted is not None:
-                silent = muted[start : start + len(block)]
+                silent = muted[start : start + len(rows)]
                 heard.append(voices.heard_without(heard[0], block, forbidden, silent))
             for look, said in zip(looks, heard, strict=False):
                 proposals = voices.propose(block, said)
-                kept = ~proposals.labels.also_in(left_out)
+                kept = seen[proposals.labels.data] & ~proposals.labels.also_in(left_out)
                 look.append(Look(proposals.features(counts)[kept], proposals.labels.keep(kept)))
-            advance(len(block))
+            advance(len(rows))
     joined = [
         Look(
             np.concatenate([part.features for part in parts]),

@@ -11,10 +11,13 @@ from xcflow.config import RetrievalConfig
 from xcflow.ragged import Ragged
 from xcflow.retrieval.fusion import FEATURES, Proposals
 from xcflow.retrieval.index import Kind, VectorIndex
-from xcflow.retrieval.voices import Voices, _products
+from xcflow.retrieval.voices import Questions, Voices, _products
+from xcflow.retrieval.words import WordIndex
 from xcflow.topk import NO_LABEL
 
 LABELS, DOCUMENTS, DIM = 15, 30, 4
+LABEL_TEXTS = [f"{'abcde'[i % 5]} {'vwxyz'[i // 3 % 5]}" for i in range(LABELS)]
+TEXTS = ["a v", "b", "c z q", "", "x x y", "nothing known", "d w e"]
 
 
 def propose(
@@ -23,7 +26,12 @@ def propose(
     shortlist: int,
     forbidden: NDArray[np.bool_] | None = None,
 ) -> Proposals:
-    return voices.propose(queries, voices.listen(queries, shortlist, forbidden))
+    questions = ask(voices, queries)
+    return voices.propose(questions, voices.listen(questions, shortlist, forbidden))
+
+
+def ask(voices: Voices, vectors: NDArray[np.float32]) -> Questions:
+    return voices.ask(vectors, TEXTS[: len(vectors)])
 
 
 def unit(rows: int, seed: int) -> np.ndarray:
@@ -45,13 +53,14 @@ def make_voices(
         document_labels=Ragged.from_rows(rows),
         neighbours=neighbours,
         temperature=0.1,
+        words=WordIndex.build(LABEL_TEXTS),
     )
 
 
 def slow_proposals(
-    voices: Voices, query: np.ndarray, shortlist: int, forbidden: np.ndarray
-) -> dict[int, tuple[float, float, float]]:
-    """Label -> encoder's, classifier's and neighbours' score."""
+    voices: Voices, query: np.ndarray, shortlist: int, forbidden: np.ndarray, text: str = ""
+) -> dict[int, tuple[float, float, float, float]]:
+    """Label -> encoder's, classifier's, neighbours' and words' score."""
     encoder = voices.labels.vectors @ query
     classifier = encoder.copy()
     classifier[voices.in_use] = voices.classifiers.vectors @ query
@@ -63,8 +72,12 @@ def slow_proposals(
         for label in voices.document_labels[document].tolist():
             votes[label] = votes.get(label, 0.0) + float(weight)
     used = voices.in_use[np.argsort(-(voices.classifiers.vectors @ query))[:shortlist]]
-    proposed = {*np.argsort(-encoder)[:shortlist].tolist(), *used.tolist(), *votes}
-    return {x: (encoder[x], classifier[x], votes.get(x, 0.0)) for x in sorted(proposed)}
+    index = WordIndex.build(LABEL_TEXTS)
+    asked = index.vectors([text])
+    worded = [x for x in index.search(asked, shortlist).labels[0].tolist() if x != NO_LABEL]
+    words = index.cosines(asked, np.zeros(LABELS, np.int64), np.arange(LABELS))
+    proposed = {*np.argsort(-encoder)[:shortlist].tolist(), *used.tolist(), *votes, *worded}
+    return {x: (encoder[x], classifier[x], votes.get(x, 0.0), words[x]) for x in sorted(proposed)}
 
 
 @pytest.mark.parametrize("shortlist", [1, 3, 50])
@@ -75,10 +88,11 @@ def test_every_proposal_is_scored_by_all(shortlist: int, share: float):
     found = propose(voices, queries, shortlist, forbidden if share else None)
     assert len(found.labels) == 6
     for i, query in enumerate(queries):
-        expected = slow_proposals(voices, query, shortlist, forbidden)
+        expected = slow_proposals(voices, query, shortlist, forbidden, TEXTS[i])
         own = slice(found.labels.offsets[i], found.labels.offsets[i + 1])
         assert found.labels[i].tolist() == list(expected)
-        scores = np.stack([found.encoder[own], found.classifier[own], found.vote[own]], axis=1)
+        voiced = (found.encoder, found.classifier, found.vote, found.words)
+        scores = np.stack([scores[own] for scores in voiced], axis=1)
         np.testing.assert_allclose(scores, list(expected.values()), atol=1e-5)
 
 
@@ -88,10 +102,11 @@ def test_the_features_of_a_proposal():
     found = propose(voices, unit(2, 5), 3)
     features = found.features(counts)
     seen = counts[found.labels.data]
-    expected = [found.encoder, found.classifier, found.vote, np.sqrt(found.vote)]
-    np.testing.assert_allclose(features[:, :4], np.stack(expected, axis=1))
-    np.testing.assert_allclose(features[:, 4], np.log1p(seen), rtol=1e-6)
-    np.testing.assert_array_equal(features[:, 5], seen == 0)
+    expected = [found.encoder, found.classifier, found.vote, found.words, np.sqrt(found.vote)]
+    np.testing.assert_allclose(features[:, :5], np.stack(expected, axis=1))
+    np.testing.assert_allclose(features[:, 5], np.log1p(seen), rtol=1e-6)
+    np.testing.assert_array_equal(features[:, 6], seen == 0)
+    np.testing.assert_array_equal(features[:, 7], found.nearest)
 
 
 def test_classifiers_answer_with_labels_and_leave_out_those_not_in_use():
@@ -109,17 +124,18 @@ def test_documents_that_may_not_vote_are_replaced_by_the_next_nearest():
     forbidden[order[[0, 2]]] = True
     rows, votes = voices.by_neighbours(query, forbidden)
     expected = slow_proposals(voices, query[0], 1, forbidden)
-    assert {x: pytest.approx(v, rel=1e-4) for x, (_, _, v) in expected.items() if v} == dict(
+    assert {x: pytest.approx(v, rel=1e-4) for x, (_, _, v, _) in expected.items() if v} == dict(
         zip(rows[0].tolist(), votes.tolist(), strict=True)
     )
 
 
 def test_the_nearest_stay_silent():
     voices, queries = make_voices(), unit(3, 8)
+    questions = ask(voices, queries)
     forbidden = np.random.default_rng(4).random(DOCUMENTS) < 0.3
     muted = np.array([0, 2, 5])
-    heard = voices.listen(queries, 5, forbidden)
-    without = voices.heard_without(heard, queries, forbidden, muted)
+    heard = voices.listen(questions, 5, forbidden)
+    without = voices.heard_without(heard, questions, forbidden, muted)
     for row, (query, count) in enumerate(zip(queries, muted, strict=True)):
         near = [d for d in np.argsort(-(voices.documents.vectors @ query)) if not forbidden[d]]
         silent = forbidden.copy()
@@ -127,7 +143,7 @@ def test_the_nearest_stay_silent():
         expected = slow_proposals(voices, query, 1, silent)
         own = slice(*without.voted.offsets[row : row + 2])
         assert dict(zip(without.voted[row].tolist(), without.votes[own], strict=True)) == {
-            x: pytest.approx(vote, rel=1e-4) for x, (_, _, vote) in expected.items() if vote
+            x: pytest.approx(vote, rel=1e-4) for x, (_, _, vote, _) in expected.items() if vote
         }
         best = max(voices.documents.vectors[~silent] @ query)
         assert without.nearest[row] == pytest.approx(best, rel=1e-4)
@@ -172,6 +188,7 @@ def test_products_of_more_pairs_than_a_block():
 def test_how_near_the_nearest_voter_is():
     voices, queries = make_voices(), unit(3, 5)
     cosines = queries @ np.asarray(voices.documents.vectors).T
-    found = voices.listen(queries, 3).nearest
+    questions = ask(voices, queries)
+    found = voices.listen(questions, 3).nearest
     np.testing.assert_allclose(found, cosines.max(1), rtol=1e-5)
-    assert (voices.listen(queries, 3, np.ones(DOCUMENTS, np.bool_)).nearest == -1.0).all()
+    assert (voices.listen(questions, 3, np.ones(DOCUMENTS, np.bool_)).nearest == -1.0).all()
