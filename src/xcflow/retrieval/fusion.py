@@ -22,7 +22,7 @@ from xcflow.errors import ArtifactError
 from xcflow.ragged import Ragged
 
 VOICES = ("encoder", "classifier", "vote", "words")
-FEATURES = (*VOICES, "sqrt_vote", "log_count", "cold", "nearest")
+FEATURES = (*VOICES, "sqrt_vote", "log_count", "nearest")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +48,10 @@ class Proposals:
     def features(self, counts: NDArray[np.int64]) -> NDArray[np.float32]:
         """[T, F] in the order of ``FEATURES``.
 
+        A cold label counts as one that was seen once. Told apart, it would be ranked by how often
+        validation documents have cold labels, and they hardly can; the next catalogue may be full
+        of them.
+
         Args:
             counts: [L] documents of each label that the classifiers learned from.
         """
@@ -58,8 +62,7 @@ class Proposals:
             self.vote,
             self.words,
             np.sqrt(self.vote),
-            np.log1p(seen),
-            seen == 0,
+            np.log1p(np.maximum(seen, 1)),
             self.nearest,
         )
         return np.stack([np.asarray(column, np.float32) for column in columns], axis=1)

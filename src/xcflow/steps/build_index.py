@@ -123,13 +123,8 @@ def _fit(
     splits: Splits,
     forbidden: NDArray[np.bool_],
 ) -> tuple[Fusion, Calibrator]:
-    """Fit the fusion on the validation documents, which do not vote for themselves.
-
-    Labels without any training document are left out: no validation document can have one, so they
-    would only teach that what is cold is wrong. What is cold for the classifiers but has a
-    validation document stands for them.
-    """
-    counts, seen = dataset.label_counts(dataset.fit_rows), dataset.label_counts() > 0
+    """Fit the fusion on the validation documents, which do not vote for themselves."""
+    counts = dataset.label_counts(dataset.fit_rows)
     muted = _muted(len(queries), config)
     looks: tuple[list[Look], list[Look]] = ([], [])
     with progress("scoring validation documents", len(queries), "documents") as advance:
@@ -144,7 +139,7 @@ def _fit(
                 heard.append(voices.heard_without(heard[0], block, forbidden, silent))
             for look, said in zip(looks, heard, strict=False):
                 proposals = voices.propose(block, said)
-                kept = seen[proposals.labels.data] & ~proposals.labels.also_in(left_out)
+                kept = ~proposals.labels.also_in(left_out)
                 look.append(Look(proposals.features(counts)[kept], proposals.labels.keep(kept)))
             advance(len(rows))
     joined = [
