@@ -1,4 +1,4 @@
-"""Which files of a folder hold what, by their names."""
+"""Which files of a folder hold what, by their names, and what the project calls their columns."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ STEMS: Mapping[Role, tuple[str, ...]] = {
     "train": ("train", "trn"),
     "test": ("test", "tst"),
     "test_filter": ("test_filter", "tst_filter"),
+}
+# What each row has, where ids and labels stand in the rows.
+COLUMNS: Mapping[Role, tuple[str, ...]] = {
+    "labels": ("id", "text"),
+    "train": ("id", "text", "labels"),
+    "test": ("id", "text", "labels"),
+    "test_filter": ("id", "labels"),
 }
 
 

@@ -12,18 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from xcflow.catalogue.chunking import Row, chunks_of
-from xcflow.catalogue.finding_files import find, names_of_roles, standing
+from xcflow.catalogue.finding_files import COLUMNS, find, names_of_roles, standing
 from xcflow.catalogue.json_rows import check_string, named, parsed
 from xcflow.catalogue.lines import fault, lines
 from xcflow.catalogue.readers import Chunk, Fault, Role
 
 NAMES = names_of_roles(".jsonl", ".jsonl.gz")
-KEYS: Mapping[Role, tuple[str, ...]] = {
-    "labels": ("id", "text"),
-    "train": ("id", "text", "labels"),
-    "test": ("id", "text", "labels"),
-    "test_filter": ("id", "labels"),
-}
 
 
 class JsonLinesReader:
@@ -32,7 +26,7 @@ class JsonLinesReader:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self.files: Mapping[Role, Path] = find(self.folder, NAMES, optional=["test_filter"])
-        self.parts: Mapping[str, Path] = dict(self.files)
+        self.parts: Mapping[str, Path] = {str(role): path for role, path in self.files.items()}
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:
@@ -46,7 +40,7 @@ class JsonLinesReader:
 
     def chunks(self, role: Role, rows: int) -> Iterator[Chunk]:
         """See ``CatalogueReader.chunks``."""
-        return chunks_of(_rows(self.files[role], KEYS[role]), rows)
+        return chunks_of(_rows(self.files[role], COLUMNS[role]), rows)
 
 
 def _rows(path: Path, keys: tuple[str, ...]) -> Iterator[Row | Fault]:

@@ -113,6 +113,11 @@ class CatalogueReader(Protocol):
 # Format -> "module:class", loaded when tried.
 READERS: Mapping[CatalogueFormat, str] = {
     "jsonl": "xcflow.catalogue.jsonl:JsonLinesReader",
+    "repository-json": "xcflow.catalogue.repository_json:RepositoryJsonReader",
+    "repository-text": "xcflow.catalogue.repository_text:RepositoryTextReader",
+    "repository-bow": "xcflow.catalogue.repository_bow:RepositoryBowReader",
+    "parquet": "xcflow.catalogue.parquet_table:ParquetReader",
+    "csv": "xcflow.catalogue.csv_table:CsvReader",
 }
 
 
