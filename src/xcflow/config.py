@@ -107,7 +107,7 @@ class ValidationConfig:
     Attributes:
         long_text_chars: A text with more characters is over-long (it is cut to
             ``data.max_document_tokens`` all the same).
-        max_unreadable_rows: Rows that are not UTF-8, not JSON, or of another shape; left out.
+        max_unreadable_rows: Rows that are not UTF-8, or not of the format's shape; left out.
         max_empty_ids: Rows without an id; left out.
         max_repeated_ids: Rows whose id stood before in the same file; left out.
         max_empty_texts: Documents without text; not trained on.
