@@ -18,6 +18,8 @@ from xcflow.errors import DataError
 NAMES = names_of_roles(".parquet")
 # Rows that are taken from the file at a time; texts can be long.
 BATCH_ROWS = 1024
+# Without a buffer, a column of a whole row group is taken into memory as it stands in the file.
+BUFFER_BYTES = 2**20
 
 
 class ParquetReader:
@@ -66,7 +68,7 @@ def _raw_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
 
     number = 0
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, buffer_size=BUFFER_BYTES) as file:
             types = _byte_types(path, file.schema_arrow, columns)
             for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
                 values = {
