@@ -94,16 +94,20 @@ def documents(texts: Side[str], labels: Side[Sequence[int]]) -> Iterator[Row | F
             break
         yield _document(document, text, found)
     size = document
+    # An empty last row without a line end is not there; the header tells whether it was meant.
+    is_one_more = labels.stated == size + 1
     if text is not None:
         rest = _rest(text, text_rows)
-        if rest == 1 and labels.stated == size + 1:
-            # The last row of the labels is empty, and its file lacks the last line end.
-            yield _document(size, text, (text[0], ()))
-            size += 1
-        elif rest:
+        if rest > is_one_more:
             raise _unequal(texts.path, size + rest, labels.path, size)
-    elif found is not None and (rest := _rest(found, rows_of_labels)):
-        raise _unequal(labels.path, size + rest, texts.path, size)
+        found = (text[0], ())
+    elif found is not None:
+        if rest := _rest(found, rows_of_labels):
+            raise _unequal(labels.path, size + rest, texts.path, size)
+        text = (found[0], "")
+    if is_one_more and text is not None and found is not None:
+        yield _document(size, text, found)
+        size += 1
     for side in (texts, labels):
         yield from misstated(side.path, side.stated, size)
 

@@ -106,10 +106,19 @@ def test_blank_rows_and_line_ends(tmp_path, tools, texts, labels):
     assert train.labels == [["0"], [], ["1"]]
 
 
-def test_an_empty_last_row_without_line_end(tmp_path, tools):
+@pytest.mark.parametrize(
+    ("texts", "labels", "last"),
+    [
+        ("one\ntwo\nthree", "3 2\n0:1\n1:1\n", "three"),
+        ("one\ntwo\n\n", "3 2\n0:1\n1:1\n", ""),
+        ("one\ntwo\n", "3 2\n0:1\n1:1\n\n", ""),
+    ],
+)
+def test_an_empty_last_row_without_line_end(tmp_path, tools, texts, labels, last):
     """Whoever joins rows by line ends writes none after an empty last row."""
-    train = tools.read(tools.write(tmp_path, {**FILES, "trn_X_Y.txt": "3 2\n0:1\n1:1\n"}))
+    train = tools.read(tools.write(tmp_path, {**FILES, "trn_X.txt": texts, "trn_X_Y.txt": labels}))
     assert train.faults == []
+    assert train.texts == ["one", "two", last]
     assert train.labels == [["0"], ["1"], []]
 
 
@@ -135,6 +144,9 @@ def test_another_number_than_the_header_says_is_a_fault(tmp_path, tools, files, 
             r"trn_X\.txt: holds 4 rows, trn_X_Y\.txt 3: a text with a line break inside, or",
         ),
         ({"trn_X.txt": "one\n"}, r"trn_X_Y\.txt: holds 3 rows, trn_X\.txt 1"),
+        ({"trn_X.txt": "one\ntwo\n"}, r"trn_X_Y\.txt: holds 3 rows, trn_X\.txt 2"),
+        ({"trn_X_Y.txt": "3 2\n0:1\n"}, r"trn_X\.txt: holds 3 rows, trn_X_Y\.txt 1"),
+        ({"trn_X_Y.txt": "2 2\n0:1\n1:1\n"}, r"trn_X\.txt: holds 3 rows, trn_X_Y\.txt 2"),
         ({"trn_X_Y.txt": "0:1\n"}, r"trn_X_Y\.txt, line 1: expected the header 'rows labels'"),
         ({"trn_X_Y.txt": ""}, r"trn_X_Y\.txt, line 1: expected the header 'rows labels'"),
         ({"trn_X_Y.txt": "-1 2\n"}, r"trn_X_Y\.txt, line 1: expected the header 'rows labels'"),
