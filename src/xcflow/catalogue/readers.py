@@ -143,9 +143,8 @@ def open_catalogue(folder: Path, format_: CatalogueFormat = "auto") -> Catalogue
         looked_for = "; or ".join(reader.description() for reader in formats.values())
         raise DataError(f"holds no catalogue: looked for {looked_for}", folder)
     if len(found) > 1:
-        several = " and ".join(found)
-        reason = f"holds files of the formats {several}: name one with --set data.format={found[0]}"
-        raise DataError(reason, folder)
+        choices = " or ".join(f"--set data.format={name}" for name in found)
+        raise DataError(f"holds files of several formats: name one with {choices}", folder)
     return formats[found[0]](folder)
 
 

@@ -23,7 +23,7 @@ def test_every_format_that_can_be_named_has_a_reader():
 
 def test_two_formats_in_one_folder(tmp_path, tools, small):
     folder = tools.write(tools.write_jsonl(tmp_path, small), CSV)
-    reason = "formats jsonl and csv: name one with --set data.format=jsonl"
+    reason = "several formats: name one with --set data.format=jsonl or --set data.format=csv"
     for use in (open_catalogue, catalogue_digest):
         with pytest.raises(DataError, match=re.escape(reason)):
             use(folder)
