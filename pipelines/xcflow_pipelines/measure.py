@@ -78,5 +78,6 @@ def _dataset_folder(config: Config, catalogue: Path, home: Home) -> Path:
     from xcflow.catalogue.readers import catalogue_digest
 
     sections = STEPS["validate_data"].sections
-    key = [catalogue_digest(catalogue), config.digest(*sections), library_digest()]
+    digest = catalogue_digest(catalogue, config.data.format)
+    key = [digest, config.digest(*sections), library_digest()]
     return home.evaluations / f"dataset-{json_digest(key)[:16]}"

@@ -60,7 +60,7 @@ def retrain(config: Config, profile: str, data: str, home: Home, fresh: bool, as
             name=name,
             key=key,
             catalogue=catalogue,
-            catalogue_digest=catalogue_digest(catalogue),
+            catalogue_digest=catalogue_digest(catalogue, config.data.format),
             library_digest=library_digest(),
             home=home,
             fresh=fresh,

@@ -24,6 +24,11 @@ from typing import Any, Literal, Self, TypeVar, cast
 from xcflow.artifact import json_digest
 from xcflow.errors import ConfigError
 
+# The formats of catalogues; ``auto`` looks at the names of the files.
+CatalogueFormat = Literal[
+    "auto", "jsonl", "repository-json", "repository-text", "repository-bow", "parquet", "csv"
+]
+
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
@@ -58,6 +63,7 @@ class DataConfig:
     """How a catalogue becomes the canonical data set.
 
     Attributes:
+        format: What the catalogue's files are; ``auto`` finds it by their names.
         max_document_tokens: Tokens kept of a document.
         max_label_tokens: Tokens kept of a label text.
         catalogue_words: At most this many whole words of the catalogue join the tokenizer's
@@ -68,6 +74,7 @@ class DataConfig:
         chunk_rows: Rows read and written at a time; bounds memory.
     """
 
+    format: CatalogueFormat = "auto"
     max_document_tokens: int = 64
     max_label_tokens: int = 32
     catalogue_words: int = 30_000
@@ -100,7 +107,7 @@ class ValidationConfig:
     Attributes:
         long_text_chars: A text with more characters is over-long (it is cut to
             ``data.max_document_tokens`` all the same).
-        max_unreadable_rows: Rows that are not UTF-8, not JSON, or of another shape; left out.
+        max_unreadable_rows: Rows that are not UTF-8, or not of the format's shape; left out.
         max_empty_ids: Rows without an id; left out.
         max_repeated_ids: Rows whose id stood before in the same file; left out.
         max_empty_texts: Documents without text; not trained on.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ def fetch(uri: str | Path, into: Path) -> Path:
             raise StorageError(f"{path}: no such file or folder")
         return path
     place = _Place.of(str(uri))
-    name = hashlib.sha256(str(uri).rstrip("/").encode()).hexdigest()[:16]
+    name = _copy_name(str(uri).rstrip("/"))
     target = Path(into) / name
     partial = target.with_name(f".{name}.partial-{os.getpid()}")
     try:
@@ -57,6 +58,12 @@ def fetch(uri: str | Path, into: Path) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def _copy_name(uri: str) -> str:
+    """The name of a URI's copy: its own to the eye and to formats that look at it, and unique."""
+    own = re.sub(r"[^A-Za-z0-9_-]", "_", uri.rpartition("/")[2])[:64]
+    return f"{own}-{hashlib.sha256(uri.encode()).hexdigest()[:16]}"
 
 
 def exists(uri: str | Path) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xcflow.catalogue import jsonl
+from xcflow.catalogue import lines
 from xcflow.catalogue.readers import Chunk, Fault, catalogue_digest, open_catalogue
 from xcflow.errors import DataError
 
@@ -165,7 +165,7 @@ def test_an_empty_file_has_no_rows(tmp_path: Path):
 def test_a_file_without_line_ends_does_not_fill_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(jsonl, "MAX_LINE_BYTES", 2**20)
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 2**20)
     with pytest.raises(DataError, match=r"train\.jsonl, line 2: is longer than 1 MiB"):
         read_train(tmp_path, ROW + b" " * (2**20 + 1))
 

@@ -75,3 +75,18 @@ def test_an_unreachable_store_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_key_cannot_lead_out_of_its_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(StorageError, match="leads out of its folder"):
         storage._inside(tmp_path / "cache", name, f"prefix/{name}")
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("s3://bucket/sets/LF-AmazonTitles-131K", "LF-AmazonTitles-131K"),
+        ("s3://bucket", "bucket"),
+        ("s3://bucket/..", "__"),
+        ("s3://bucket/" + "ü" * 300, "_" * 64),
+    ],
+)
+def test_a_copy_is_called_like_what_was_copied(uri: str, name: str) -> None:
+    copy = storage._copy_name(uri)
+    assert copy.rpartition("-")[0] == name
+    assert copy != storage._copy_name(uri + "x")

@@ -136,7 +136,7 @@ UNREADABLE_ROWS = Check(
     "Rows that cannot be read",
     "rows",
     "Where the limit allows it, such a row is left out.",
-    "Mend the lines named here: each must be one JSON object in UTF-8 with ids as strings.",
+    "Mend the lines named here; docs/data-formats.md says what the rows of each format are.",
     "max_unreadable_rows",
 )
 EMPTY_IDS = Check(

@@ -1,8 +1,7 @@
 """The interface of readers: a catalogue that came in, as chunks of rows for each role.
 
 A reader knows one format. It turns lines (or rows) into ids, texts and label ids, and whatever it
-cannot turn into faults; it judges nothing else. ``READERS`` lists the formats in the order in which
-they are tried.
+cannot turn into faults; it judges nothing else. ``READERS`` lists the formats.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from xcflow.artifact import sha256_file
+from xcflow.config import CatalogueFormat
 from xcflow.errors import DataError
 
 Role = Literal["labels", "train", "test", "test_filter"]
@@ -75,11 +75,15 @@ class CatalogueReader(Protocol):
 
     Attributes:
         folder: Where the catalogue stands.
-        files: Role -> file; ``test_filter`` is absent where the catalogue has none.
+        files: Role -> the file whose lines number its rows; ``test_filter`` is absent where the
+            catalogue has none.
+        parts: What is read, and how -> file. Two catalogues whose parts have the same names and
+            bytes have the same rows.
     """
 
     folder: Path
     files: Mapping[Role, Path]
+    parts: Mapping[str, Path]
 
     def __init__(self, folder: Path) -> None:
         """Find the files.
@@ -106,38 +110,58 @@ class CatalogueReader(Protocol):
         """
 
 
-# "module:class", loaded when tried.
-READERS = ("xcflow.catalogue.jsonl:JsonLinesReader",)
+# Format -> "module:class", loaded when tried.
+READERS: Mapping[CatalogueFormat, str] = {
+    "jsonl": "xcflow.catalogue.jsonl:JsonLinesReader",
+    "repository-json": "xcflow.catalogue.repository_json:RepositoryJsonReader",
+    "repository-text": "xcflow.catalogue.repository_text:RepositoryTextReader",
+    "repository-bow": "xcflow.catalogue.repository_bow:RepositoryBowReader",
+    "parquet": "xcflow.catalogue.parquet_table:ParquetReader",
+    "csv": "xcflow.catalogue.csv_table:CsvReader",
+}
 
 
-def open_catalogue(folder: Path) -> CatalogueReader:
-    """The reader for the format of ``folder``.
+def open_catalogue(folder: Path, format_: CatalogueFormat = "auto") -> CatalogueReader:
+    """The reader for a catalogue.
+
+    Args:
+        folder: Where it stands.
+        format_: Its format; ``auto`` finds it by the names of the files.
 
     Raises:
-        DataError: No such folder, or no format recognises it.
+        DataError: No such folder; no format recognises it, or more than one; or it misses files.
     """
     folder = Path(folder)
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "no such folder"
         raise DataError(f"{what}: give the folder that holds the catalogue", folder)
-    formats = [_load(name) for name in READERS]
-    for reader in formats:
-        if reader.recognises(folder):
-            return reader(folder)
-    looked_for = "; or ".join(reader.description() for reader in formats)
-    raise DataError(f"holds no catalogue: looked for {looked_for}", folder)
+    if format_ != "auto":
+        return _load(READERS[format_])(folder)
+    formats = {name: _load(reader) for name, reader in READERS.items()}
+    found = [name for name, reader in formats.items() if reader.recognises(folder)]
+    if not found:
+        looked_for = "; or ".join(reader.description() for reader in formats.values())
+        raise DataError(f"holds no catalogue: looked for {looked_for}", folder)
+    if len(found) > 1:
+        choices = " or ".join(f"--set data.format={name}" for name in found)
+        raise DataError(f"holds files of several formats: name one with {choices}", folder)
+    return formats[found[0]](folder)
 
 
-def catalogue_digest(folder: Path) -> str:
-    """The identity of a catalogue's content: sha256 over each role and the sha256 of its file.
+def catalogue_digest(folder: Path, format_: CatalogueFormat = "auto") -> str:
+    """The identity of a catalogue's content: sha256 over each part and the sha256 of its file.
+
+    Args:
+        folder: Where it stands.
+        format_: See ``open_catalogue``.
 
     Raises:
         DataError: See ``open_catalogue``; or a file cannot be read.
     """
     digest = hashlib.sha256()
-    for role, path in sorted(open_catalogue(folder).files.items()):
+    for part, path in sorted(open_catalogue(folder, format_).parts.items()):
         try:
-            digest.update(f"{role} {sha256_file(path)}\n".encode())
+            digest.update(f"{part} {sha256_file(path)}\n".encode())
         except OSError as error:
             raise DataError(f"cannot be read: {error.strerror or error}", path) from error
     return digest.hexdigest()

@@ -40,7 +40,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         DataError: The catalogue is refused; ``<output>.rejected`` holds the report.
     """
     catalogue = inputs["catalogue"]
-    digest = catalogue_digest(catalogue)
+    digest = catalogue_digest(catalogue, config.data.format)
     config_digest = config.digest(*STEPS["validate_data"].sections)
     rejected = output.with_name(f"{output.name}.rejected")
     meta: dict[str, Any] = {"catalogue_digest": digest}
@@ -70,7 +70,7 @@ def _write_dataset(
     Raises:
         _RefusedError: With the report.
     """
-    ingest = Ingest(open_catalogue(catalogue), config, folder)
+    ingest = Ingest(open_catalogue(catalogue, config.data.format), config, folder)
     validation = Validation(config.validation, folder, ingest.facts)
     try:
         ingest.read()
