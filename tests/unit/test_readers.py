@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xcflow.catalogue import lines
+from xcflow.catalogue.formats import lines
 from xcflow.catalogue.readers import Chunk, Fault, catalogue_digest, open_catalogue
 from xcflow.errors import DataError
 

@@ -112,12 +112,12 @@ class CatalogueReader(Protocol):
 
 # Format -> "module:class", loaded when tried.
 READERS: Mapping[CatalogueFormat, str] = {
-    "jsonl": "xcflow.catalogue.jsonl:JsonLinesReader",
-    "repository-json": "xcflow.catalogue.repository_json:RepositoryJsonReader",
-    "repository-text": "xcflow.catalogue.repository_text:RepositoryTextReader",
-    "repository-bow": "xcflow.catalogue.repository_bow:RepositoryBowReader",
-    "parquet": "xcflow.catalogue.parquet_table:ParquetReader",
-    "csv": "xcflow.catalogue.csv_table:CsvReader",
+    "jsonl": "xcflow.catalogue.formats.jsonl:JsonLinesReader",
+    "repository-json": "xcflow.catalogue.formats.repository_json:RepositoryJsonReader",
+    "repository-text": "xcflow.catalogue.formats.repository_text:RepositoryTextReader",
+    "repository-bow": "xcflow.catalogue.formats.repository_bow:RepositoryBowReader",
+    "parquet": "xcflow.catalogue.formats.parquet_table:ParquetReader",
+    "csv": "xcflow.catalogue.formats.csv_table:CsvReader",
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xcflow.catalogue import csv_table
+from xcflow.catalogue.formats import csv_table
 from xcflow.catalogue.readers import open_catalogue
 from xcflow.errors import DataError
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from xcflow.catalogue import parquet_table
+from xcflow.catalogue.formats import parquet_table
 from xcflow.catalogue.readers import open_catalogue
 from xcflow.errors import DataError
 

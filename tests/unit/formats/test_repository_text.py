@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from xcflow.catalogue import csr_file
+from xcflow.catalogue.formats import csr_file
 from xcflow.catalogue.readers import open_catalogue
 from xcflow.errors import DataError
 

@@ -10,7 +10,7 @@ import pytest
 from pyarrow import parquet
 from scipy import sparse
 
-from xcflow.catalogue.csr_file import CsrFile
+from xcflow.catalogue.formats.csr_file import CsrFile
 from xcflow.catalogue.readers import open_catalogue
 
 ROWS = 6000

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from xcflow.catalogue.lines import fault, lines
+from xcflow.catalogue.formats.lines import fault, lines
+from xcflow.catalogue.formats.repository_files import index, without_blank_end
 from xcflow.catalogue.readers import Fault
-from xcflow.catalogue.repository_files import index, without_blank_end
 from xcflow.errors import DataError
 
 # The numbers of rows are stored in 32 bits.

@@ -12,13 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from xcflow.catalogue.chunking import Row, chunks_of
-from xcflow.catalogue.finding_files import find, plain_or_gzip, standing
-from xcflow.catalogue.json_rows import check_string, named, parsed
-from xcflow.catalogue.lines import fault, lines
+from xcflow.catalogue.formats.chunking import Row, chunks_of
+from xcflow.catalogue.formats.finding_files import find, plain_or_gzip, standing
+from xcflow.catalogue.formats.json_rows import check_string, named, parsed
+from xcflow.catalogue.formats.lines import fault, lines
+from xcflow.catalogue.formats.repository_files import FILTERS, filter_rows
+from xcflow.catalogue.formats.row_ids import RowIds
 from xcflow.catalogue.readers import Chunk, Fault, Role
-from xcflow.catalogue.repository_files import FILTERS, filter_rows
-from xcflow.catalogue.row_ids import RowIds
 
 NAMES: Mapping[Role, list[str]] = {
     "labels": plain_or_gzip("lbl.json"),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from xcflow.catalogue.csr_file import CsrFile
-from xcflow.catalogue.finding_files import find, plain_or_gzip
+from xcflow.catalogue.formats.csr_file import CsrFile
+from xcflow.catalogue.formats.finding_files import find, plain_or_gzip
+from xcflow.catalogue.formats.repository_files import Side
+from xcflow.catalogue.formats.sparse_text import SparseText
 from xcflow.catalogue.readers import Fault
-from xcflow.catalogue.repository_files import Side
-from xcflow.catalogue.sparse_text import SparseText
 
 TRAIN, TEST = "train labels", "test labels"
 NAMES = {

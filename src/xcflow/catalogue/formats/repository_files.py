@@ -12,9 +12,9 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
-from xcflow.catalogue.chunking import Row
-from xcflow.catalogue.finding_files import plain_or_gzip
-from xcflow.catalogue.lines import decoded, fault, lines
+from xcflow.catalogue.formats.chunking import Row
+from xcflow.catalogue.formats.finding_files import plain_or_gzip
+from xcflow.catalogue.formats.lines import decoded, fault, lines
 from xcflow.catalogue.readers import Fault
 from xcflow.errors import DataError
 

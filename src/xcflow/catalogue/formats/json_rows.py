@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from xcflow.catalogue.lines import decoded
+from xcflow.catalogue.formats.lines import decoded
 
 
 def parsed(line: bytes) -> Any:

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from xcflow.catalogue.chunking import Row, chunks_of
-from xcflow.catalogue.finding_files import COLUMNS, find, names_of_roles, standing
-from xcflow.catalogue.lines import fault, whole_lines
+from xcflow.catalogue.formats.chunking import Row, chunks_of
+from xcflow.catalogue.formats.finding_files import COLUMNS, find, names_of_roles, standing
+from xcflow.catalogue.formats.lines import fault, whole_lines
 from xcflow.catalogue.readers import Chunk, Fault, Role
 from xcflow.errors import DataError
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from xcflow.catalogue.chunking import Row, chunks_of
-from xcflow.catalogue.finding_files import find, plain_or_gzip, standing
-from xcflow.catalogue.label_matrix import TEST, TRAIN, LabelMatrix, find_matrices
-from xcflow.catalogue.readers import Chunk, Fault, Role
-from xcflow.catalogue.repository_files import (
+from xcflow.catalogue.formats.chunking import Row, chunks_of
+from xcflow.catalogue.formats.finding_files import find, plain_or_gzip, standing
+from xcflow.catalogue.formats.label_matrix import TEST, TRAIN, LabelMatrix, find_matrices
+from xcflow.catalogue.formats.repository_files import (
     FILTERS,
     LABEL_TEXTS,
     Side,
@@ -23,6 +22,7 @@ from xcflow.catalogue.repository_files import (
     numbered_labels,
     texts,
 )
+from xcflow.catalogue.readers import Chunk, Fault, Role
 
 NAMES: Mapping[Role, list[str]] = {
     "labels": LABEL_TEXTS,

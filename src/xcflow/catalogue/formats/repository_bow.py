@@ -13,12 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from xcflow.catalogue.chunking import Row, chunks_of
-from xcflow.catalogue.finding_files import find, plain_or_gzip, standing
-from xcflow.catalogue.label_matrix import TEST, TRAIN, LabelMatrix, find_matrices
-from xcflow.catalogue.lines import decoded, fault, lines
-from xcflow.catalogue.readers import Chunk, Fault, Role
-from xcflow.catalogue.repository_files import (
+from xcflow.catalogue.formats.chunking import Row, chunks_of
+from xcflow.catalogue.formats.finding_files import find, plain_or_gzip, standing
+from xcflow.catalogue.formats.label_matrix import TEST, TRAIN, LabelMatrix, find_matrices
+from xcflow.catalogue.formats.lines import decoded, fault, lines
+from xcflow.catalogue.formats.repository_files import (
     FILTERS,
     LABEL_TEXTS,
     Side,
@@ -29,8 +28,9 @@ from xcflow.catalogue.repository_files import (
     numbered_labels,
     texts,
 )
-from xcflow.catalogue.repository_text import RepositoryTextReader
-from xcflow.catalogue.sparse_text import Entries, SparseText, entries
+from xcflow.catalogue.formats.repository_text import RepositoryTextReader
+from xcflow.catalogue.formats.sparse_text import Entries, SparseText, entries
+from xcflow.catalogue.readers import Chunk, Fault, Role
 from xcflow.errors import DataError
 
 VOCABULARY = plain_or_gzip("Xf.txt")

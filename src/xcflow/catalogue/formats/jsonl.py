@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from xcflow.catalogue.chunking import Row, chunks_of
-from xcflow.catalogue.finding_files import COLUMNS, find, names_of_roles, standing
-from xcflow.catalogue.json_rows import check_string, named, parsed
-from xcflow.catalogue.lines import fault, lines
+from xcflow.catalogue.formats.chunking import Row, chunks_of
+from xcflow.catalogue.formats.finding_files import COLUMNS, find, names_of_roles, standing
+from xcflow.catalogue.formats.json_rows import check_string, named, parsed
+from xcflow.catalogue.formats.lines import fault, lines
 from xcflow.catalogue.readers import Chunk, Fault, Role
 
 NAMES = names_of_roles(".jsonl", ".jsonl.gz")

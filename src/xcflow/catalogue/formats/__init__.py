@@ -1,0 +1,1 @@
+"""The formats of catalogues: a reader for each, and what several of them need."""
