@@ -1,14 +1,19 @@
-"""From a fused score to the probability that the label is right.
+"""From fused scores to the probability that a label is right.
 
-The fusion is fitted to put right labels before wrong ones; its scores have no unit. A calibrator is
-a rising curve from score to share of right labels, learned on validation documents from scores by a
-network that had not seen them. It changes no ranking.
+The fusion is fitted to put right labels before wrong ones within a document; its scores have no
+unit and need not mean the same for two documents. Two steps repair that, learned on validation
+documents from scores by a network that had not seen them, and neither changes a ranking:
+
+- a score that all documents share: a times the fused score plus b times its log odds against the
+  document's other proposals. Where documents have one label each, the odds tell nearly all; where
+  they have many, the score itself tells too. Logistic regression fits a and b, neither negative;
+- a rising curve from that score to the share of right labels.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,26 +21,41 @@ from numpy.typing import NDArray
 from xcflow.config import CalibrationConfig
 from xcflow.ragged import Ragged
 from xcflow.retrieval.ranking import top_of_rows
-from xcflow.topk import NO_LABEL
 
+_LEAST = 1e-12  # share of the others where there are none
 _KNOTS = 512  # of a Platt curve: linear between them it is exact to 1e-5
 _REACH = 12.0  # a sigmoid is 0 or 1 beyond
 _NEWTON_STEPS = 50
 
 
+class Curve(NamedTuple):
+    """A rising curve from score to probability: its kind and its knots."""
+
+    method: str
+    scores: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
+
+
 @dataclass(frozen=True, eq=False)
 class Calibrator:
-    """A rising curve, linear between its knots and level beyond them.
+    """A score that documents share, and a rising curve: linear between knots, level beyond them.
 
     Attributes:
+        mix: Weights a and b of fused score and log odds.
         method: ``isotonic`` or ``platt``.
         scores: [M] rising scores.
         probabilities: [M] rising probabilities.
     """
 
+    mix: tuple[float, float]
     method: str
     scores: NDArray[np.float64]
     probabilities: NDArray[np.float64]
+
+    def comparable(self, fused: NDArray[np.float32], proposals: Ragged) -> NDArray[np.float32]:
+        """[T] the score that documents share, of all proposals of N documents by fused score."""
+        shared = _parts(fused, proposals) @ np.asarray(self.mix)
+        return np.asarray(shared, np.float32)
 
     def __call__(self, scores: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Probabilities of scores, of any shape; 0 for -inf, which stands for no label."""
@@ -45,6 +65,7 @@ class Calibrator:
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, for JSON."""
         return {
+            "mix": list(self.mix),
             "method": self.method,
             "scores": self.scores.tolist(),
             "probabilities": self.probabilities.tolist(),
@@ -53,7 +74,9 @@ class Calibrator:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of ``to_dict``."""
+        a, b = values["mix"]
         return cls(
+            (float(a), float(b)),
             str(values["method"]),
             np.asarray(values["scores"], np.float64),
             np.asarray(values["probabilities"], np.float64),
@@ -63,7 +86,7 @@ class Calibrator:
 def fit_calibrator(
     scores: NDArray[np.float32], proposals: Ragged, truth: Ragged, config: CalibrationConfig
 ) -> Calibrator:
-    """Learn the curve from the best few proposals of each document, which are what is shown.
+    """Learn from the best few proposals of each document, which are what is shown.
 
     Args:
         scores: [T] scores of the proposals, by a fusion that did not learn from their document.
@@ -71,14 +94,42 @@ def fit_calibrator(
         truth: N rows of true label rows.
         config: Method and depth.
     """
-    top = top_of_rows(proposals, scores, config.depth)
-    shown = top.scores[top.labels != NO_LABEL].astype(np.float64)
-    return fit_curve(shown, top.rows().also_in(truth), config)
+    right = proposals.also_in(truth)
+    shown = top_of_rows(proposals, scores, config.depth).rows()
+    kept = proposals.also_in(shown)
+    parts = _parts(scores, proposals)[kept]
+    a, b = _mix(parts, right[kept])
+    method, knots, probabilities = fit_curve(parts @ np.array([a, b]), right[kept], config)
+    return Calibrator((a, b), method, knots, probabilities)
+
+
+def _parts(fused: NDArray[np.float32], proposals: Ragged) -> NDArray[np.float64]:
+    """[T, 2] fused scores and their log odds against the document's other proposals."""
+    rows = proposals.row_ids()
+    scores = fused.astype(np.float64)
+    best = np.full(len(proposals), -np.inf)
+    np.maximum.at(best, rows, scores)
+    below = scores - best[rows]
+    shares = np.exp(below)
+    others = np.bincount(rows, shares, len(proposals))[rows] - shares
+    return np.stack([scores, below - np.log(np.maximum(others, _LEAST))], axis=1)
+
+
+def _mix(parts: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[float, float]:
+    """Weights of the two parts; the odds alone where nothing can be learned."""
+    if right.all() or not right.any():
+        return 0.0, 1.0
+    from sklearn.linear_model import LogisticRegression
+
+    a, b = LogisticRegression().fit(parts, right).coef_[0].tolist()
+    if a <= 0.0:
+        return 0.0, 1.0
+    return (a, b) if b > 0.0 else (1.0, 0.0)
 
 
 def fit_curve(
     scores: NDArray[np.float64], right: NDArray[np.bool_], config: CalibrationConfig
-) -> Calibrator:
+) -> Curve:
     """Isotonic regression where data is plenty, else Platt's sigmoid.
 
     Args:
@@ -93,14 +144,14 @@ def fit_curve(
     return _isotonic(scores, right)
 
 
-def _isotonic(scores: NDArray[np.float64], right: NDArray[np.bool_]) -> Calibrator:
+def _isotonic(scores: NDArray[np.float64], right: NDArray[np.bool_]) -> Curve:
     from sklearn.isotonic import IsotonicRegression
 
     curve = IsotonicRegression(y_min=0.0, y_max=1.0).fit(scores, right.astype(np.float64))
-    return Calibrator("isotonic", curve.X_thresholds_, curve.y_thresholds_)
+    return Curve("isotonic", curve.X_thresholds_, curve.y_thresholds_)
 
 
-def _platt(scores: NDArray[np.float64], right: NDArray[np.bool_]) -> Calibrator:
+def _platt(scores: NDArray[np.float64], right: NDArray[np.bool_]) -> Curve:
     """sigmoid(a s + b), a not negative, with Platt's smoothed targets (1999), by Newton steps."""
     positives, negatives = int(right.sum()), int((~right).sum())
     target = np.where(right, (positives + 1.0) / (positives + 2.0), 1.0 / (negatives + 2.0))
@@ -120,6 +171,6 @@ def _platt(scores: NDArray[np.float64], right: NDArray[np.bool_]) -> Calibrator:
             break
     if a <= 0.0:  # scores that say nothing, or the reverse: the share of right labels is all
         share = (positives + 1.0) / (positives + negatives + 2.0)
-        return Calibrator("platt", np.array([0.0]), np.array([share]))
+        return Curve("platt", np.array([0.0]), np.array([share]))
     z = np.linspace(-_REACH, _REACH, _KNOTS)
-    return Calibrator("platt", (z - b) / a * (spread or 1.0) + middle, 1.0 / (1.0 + np.exp(-z)))
+    return Curve("platt", (z - b) / a * (spread or 1.0) + middle, 1.0 / (1.0 + np.exp(-z)))

@@ -147,7 +147,8 @@ class Predictor:
 
     def _fused(self, questions: Questions, heard: Heard, k: int) -> TopK:
         proposals = self._voices.propose(questions, heard)
-        scores = self._fusion.score(proposals.features(self._counts))
+        fused = self._fusion.score(proposals.features(self._counts))
+        scores = self._calibrator.comparable(fused, proposals.labels)
         return top_of_rows(proposals.labels, scores, k)
 
 

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from xcflow.config import CalibrationConfig
 from xcflow.ragged import Ragged
-from xcflow.retrieval.calibration import Calibrator, fit_calibrator, fit_curve
+from xcflow.retrieval.calibration import Calibrator, fit_calibrator
+from xcflow.retrieval.calibration import fit_curve as curve_of
+from xcflow.retrieval.ranking import top_of_rows
+
+
+def fit_curve(scores: np.ndarray, right: np.ndarray, config: CalibrationConfig) -> Calibrator:
+    return Calibrator((1.0, 0.0), *curve_of(scores, right, config))
 
 
 def pairs(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -76,15 +82,66 @@ def test_scores_that_say_nothing():
         assert curve(np.array([-9.0, 0.0, 9.0])) == pytest.approx(6 / 22)
 
 
+class Lists:
+    """Documents with 30 proposals each; offsets differ by document, so raw scores mislead."""
+
+    def __init__(self, documents: int, true: int, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.proposals = Ragged.from_rows([range(30)] * documents)
+        utilities = rng.gumbel(0.0, 1.0, (documents, 30)) + rng.normal(0.0, 2.0, (documents, 30))
+        believed = utilities - rng.gumbel(0.0, 1.0, (documents, 30))
+        chosen = np.argsort(-utilities, axis=1)[:, :true]
+        self.truth = Ragged.from_rows(np.sort(chosen, axis=1))
+        offsets = rng.normal(0.0, 3.0, (documents, 1))
+        self.scores = (believed + offsets).astype(np.float32).ravel()
+
+    def brier(self, found: Calibrator) -> float:
+        shared = found.comparable(self.scores, self.proposals)
+        top = top_of_rows(self.proposals, shared, 10)
+        right = top.rows().also_in(self.truth)
+        return float(np.square(found(top.scores).ravel() - right).mean())
+
+
+@pytest.mark.parametrize("true", [1, 3])
+def test_scores_of_documents_become_comparable(true):
+    lists, others = Lists(600, true), Lists(600, true, seed=1)
+    found = fit_calibrator(lists.scores, lists.proposals, lists.truth, CalibrationConfig())
+    raw = top_of_rows(lists.proposals, lists.scores, 10)
+    right = raw.rows().also_in(lists.truth)
+    plain = fit_curve(raw.scores.ravel().astype(np.float64), right, CalibrationConfig())
+    assert others.brier(found) < others.brier(plain) - 0.005
+
+
+def test_no_ranking_changes():
+    lists = Lists(50, 2)
+    found = fit_calibrator(lists.scores, lists.proposals, lists.truth, CalibrationConfig())
+    shared = found.comparable(lists.scores, lists.proposals)
+    before = top_of_rows(lists.proposals, lists.scores, 30)
+    after = top_of_rows(lists.proposals, shared, 30)
+    np.testing.assert_array_equal(before.labels, after.labels)
+    assert (np.diff(found(after.scores), axis=1) <= 0).all()
+
+
 def test_only_the_best_labels_of_a_document_count():
-    proposals = Ragged.from_rows([[3, 5, 8], [], [2, 4]])
-    truth = Ragged.from_rows([[5, 9], [1], [2]])
-    scores = np.array([0.3, 0.9, 0.1, 0.4, 0.5], np.float32)
-    config = CalibrationConfig(method="isotonic", depth=2)
-    found = fit_calibrator(scores, proposals, truth, config)
-    shown, right = np.float32([0.9, 0.3, 0.5, 0.4]), np.array([True, False, False, True])
-    expected = fit_curve(shown.astype(np.float64), right, config)
-    np.testing.assert_array_equal(found(scores), expected(scores))
+    lists = Lists(80, 1)
+    config = CalibrationConfig(depth=3)
+    found = fit_calibrator(lists.scores, lists.proposals, lists.truth, config)
+    shown = top_of_rows(lists.proposals, lists.scores, 3).rows()
+    # What is true beyond the third place might as well be wrong.
+    kept = lists.truth.keep(lists.truth.also_in(shown))
+    again = fit_calibrator(lists.scores, lists.proposals, kept, config)
+    assert found.to_dict() == again.to_dict()
+
+
+@pytest.mark.parametrize("rows", [[], [[]], [[4]], [[1, 2], [], [7]]])
+def test_little_or_nothing_was_proposed(rows):
+    proposals = Ragged.from_rows(rows)
+    scores = np.arange(len(proposals.data), dtype=np.float32)
+    truth = Ragged.from_rows([[2]] * len(rows))
+    found = fit_calibrator(scores, proposals, truth, CalibrationConfig())
+    shared = found.comparable(scores, proposals)
+    assert np.isfinite(shared).all()
+    assert np.isfinite(found(shared)).all()
 
 
 def test_no_label_has_no_probability_and_files_keep_the_curve():
