@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
 from xcflow.artifact import MANIFEST, read_manifest
-from xcflow.config import TrackingConfig
+from xcflow.config import Config, TrackingConfig
 from xcflow.errors import ArtifactError, TrackingError
 from xcflow.home import Home
 from xcflow.registry import names
+from xcflow.registry.summary import flat
+from xcflow.steps.flow import recorded_config
 from xcflow_pipelines.shell import BadUsageError
 from xcflow_pipelines.watcher import LocalRun
 
@@ -30,6 +32,8 @@ class RunRecord:
         folders: Name of a step -> its folder.
         tasks: ``name``, ``state`` and ``seconds`` of each task.
         seconds: Wall time.
+        config: The sections of the configuration that say what the run is; empty in records of
+            older versions.
     """
 
     name: str
@@ -37,16 +41,22 @@ class RunRecord:
     folders: Mapping[str, str]
     tasks: tuple[Mapping[str, Any], ...]
     seconds: float
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, run: LocalRun) -> Self:
-        """The record of a run that came to its end."""
+    def of(cls, run: LocalRun, config: Config) -> Self:
+        """The record of a run that came to its end, with the configuration that it had."""
         tasks = tuple(
             {"name": t.name, "state": t.state, "seconds": round(t.seconds, 2)} for t in run.tasks
         )
         summary = run.summary
         return cls(
-            run.name, summary["mlflow_run"], summary["folders"], tasks, round(run.seconds, 2)
+            run.name,
+            summary["mlflow_run"],
+            summary["folders"],
+            tasks,
+            round(run.seconds, 2),
+            recorded_config(config),
         )
 
     def write(self, home: Home) -> None:
@@ -106,17 +116,47 @@ def find_run(home: Home, name: str) -> RunRecord:
     raise BadUsageError(f"no finished run {name} in {home.root}: {hint}")
 
 
-def find_evaluation(home: Home, tracking: TrackingConfig, name: str) -> Path:
-    """The folder of an evaluation: a path, or that of a run here or in the tracking store."""
+@dataclass(frozen=True)
+class MeasuredRun:
+    """A run whose evaluation is at hand.
+
+    Attributes:
+        name: Its name; what the user called it where only its folder is known.
+        folder: The folder of its evaluation.
+        settings: Its configuration as ``section.key`` -> text; empty where none is recorded.
+    """
+
+    name: str
+    folder: Path
+    settings: Mapping[str, str]
+
+
+def find_measured(home: Home, tracking: TrackingConfig, name: str) -> MeasuredRun:
+    """A measured run.
+
+    Args:
+        home: The home folder.
+        tracking: Where runs of other machines are recorded.
+        name: The folder of an evaluation, or a run as ``find_run`` takes it, or the id of a run in
+            the tracking store.
+
+    Raises:
+        BadUsageError: There is no such run.
+        ArtifactError: Its evaluation is gone.
+    """
     if (Path(name) / MANIFEST).is_file():
-        return Path(name)
+        return MeasuredRun(name, Path(name), {})
     try:
-        return find_run(home, name).folder("evaluate_model")
+        record = find_run(home, name)
     except BadUsageError as unknown:
         fetched = _fetch_evaluation(home, tracking, name)
         if fetched is None:
             raise unknown
-        return fetched
+        return MeasuredRun(*_tracked(home, tracking, name, fetched))
+    folder = record.folder("evaluate_model")
+    if record.config or not record.mlflow_run:
+        return MeasuredRun(record.name, folder, flat(record.config))
+    return MeasuredRun(*_tracked(home, tracking, record.mlflow_run, folder))
 
 
 def find_bundle(home: Home, tracking: TrackingConfig, name: str) -> Path:
@@ -163,3 +203,17 @@ def _fetch_evaluation(home: Home, tracking: TrackingConfig, run: str) -> Path | 
         return Tracker.at(tracking, home).fetch_folder(run, "evaluation", home.evaluations / run)
     except TrackingError:
         return None
+
+
+def _tracked(
+    home: Home, tracking: TrackingConfig, run: str, folder: Path
+) -> tuple[str, Path, dict[str, str]]:
+    """Name, evaluation and configuration of a run in the tracking store."""
+    from xcflow.registry.tracking import Tracker
+
+    try:
+        name, params = Tracker.at(tracking, home).description(run)
+    except TrackingError:
+        return run, folder, {}
+    sections = {section.name for section in fields(Config)}
+    return name, folder, {k: v for k, v in params.items() if k.partition(".")[0] in sections}

@@ -75,7 +75,7 @@ def retrain(config: Config, profile: str, data: str, home: Home, fresh: bool, as
     if failed := run.failed:
         complain(f"step {failed.name} failed: {failed.error}")
         return FAILED
-    record = RunRecord.of(run)
+    record = RunRecord.of(run, config)
     record.write(home)
     remember_tracking(home, config.tracking)
     outcome = _outcome(run, record)

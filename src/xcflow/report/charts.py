@@ -149,17 +149,18 @@ def bar_chart(groups: Sequence[str], series: Sequence[Series]) -> Markup:
     return _svg(body)
 
 
-def interval(low: float, value: float, high: float, threshold: float, span: float) -> Markup:
-    """A difference with its bounds beside zero and a threshold, on an axis of ``+-span``."""
+def interval(low: float, value: float, high: float, threshold: float | None, span: float) -> Markup:
+    """A difference with its bounds beside zero and any threshold, on an axis of ``+-span``."""
     axis = Axis(-span, span, 4.0, 176.0)
+    line = '<line class="threshold" x1="{t}" y1="3" x2="{t}" y2="17"/>'
     marks = (
         '<svg class="interval" viewBox="0 0 180 20" role="img" aria-label="{} to {}">'
         '<line class="zero" x1="{z}" y1="1" x2="{z}" y2="19"/>'
-        '<line class="threshold" x1="{t}" y1="3" x2="{t}" y2="17"/>'
+        f"{line if threshold is not None else ''}"
         '<line class="range" x1="{l}" y1="10" x2="{h}" y2="10"/>'
         '<circle class="value" cx="{v}" cy="10" r="4"/></svg>'
     )
-    places = {"z": 0.0, "t": threshold, "l": low, "h": high, "v": value}
+    places = {"z": 0.0, "t": threshold or 0.0, "l": low, "h": high, "v": value}
     clipped = {key: axis(min(max(x, -span), span)) for key, x in places.items()}
     return Markup(marks).format(figure(100 * low), figure(100 * high), **clipped)
 
