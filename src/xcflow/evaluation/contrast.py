@@ -162,7 +162,8 @@ def _by_frequency(a: Evaluation, b: Evaluation, depth: int) -> tuple[FrequencyDi
 
 def _kept_depth(evaluation: Evaluation) -> int:
     """How many predictions of each document an evaluation keeps at most."""
-    return min(evaluation.ks[-1], evaluation.predictions(CANDIDATE).labels.shape[1])
+    kept: int = evaluation.predictions(CANDIDATE).labels.shape[1]
+    return min(evaluation.ks[-1], kept)
 
 
 def _common_depths(reference: Run, other: Run) -> tuple[int, ...]:
