@@ -240,7 +240,7 @@ def evaluate(
 def compare(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN RUN...", help="Names, MLflow ids, or evaluations' folders."),
+        typer.Argument(metavar="RUN", help="Names, MLflow ids, or evaluations' folders."),
     ],
     page: Annotated[
         Path | None,
