@@ -256,6 +256,25 @@ def compare(
 
 
 @app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Profile, data and grid, as TOML.")],
+    page: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="The page [default: in the home]."),
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Run the pipeline for each combination of a grid of settings; nothing is promoted.
+
+    Called again it goes on: finished runs are kept, finished steps come from the cache.
+    """
+    from xcflow_pipelines.sweeping import sweep as sweep_all
+
+    return sweep_all(file, Home.at(home), page, as_json)
+
+
+@app.command()
 def promote(
     run: Annotated[str, typer.Argument(metavar="RUN", help="The run whose model it is.")],
     override: Annotated[

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
-from xcflow.artifact import MANIFEST, read_manifest
+from xcflow.artifact import MANIFEST, json_digest, read_manifest
 from xcflow.config import Config, TrackingConfig
 from xcflow.errors import ArtifactError, TrackingError
 from xcflow.home import Home
@@ -34,6 +35,7 @@ class RunRecord:
         seconds: Wall time.
         config: The sections of the configuration that say what the run is; empty in records of
             older versions.
+        identity: What was run, see ``run_identity``; empty in records of older versions.
     """
 
     name: str
@@ -42,9 +44,10 @@ class RunRecord:
     tasks: tuple[Mapping[str, Any], ...]
     seconds: float
     config: Mapping[str, Any] = field(default_factory=dict)
+    identity: str = ""
 
     @classmethod
-    def of(cls, run: LocalRun, config: Config) -> Self:
+    def of(cls, run: LocalRun, config: Config, identity: str = "") -> Self:
         """The record of a run that came to its end, with the configuration that it had."""
         tasks = tuple(
             {"name": t.name, "state": t.state, "seconds": round(t.seconds, 2)} for t in run.tasks
@@ -57,6 +60,7 @@ class RunRecord:
             tasks,
             round(run.seconds, 2),
             recorded_config(config),
+            identity,
         )
 
     def write(self, home: Home) -> None:
@@ -93,15 +97,29 @@ def tracking_of(home: Home) -> TrackingConfig:
         raise ArtifactError(f"{home.root / TRACKING}: cannot be read: {error}") from error
 
 
+def run_identity(config: Config, catalogue_digest: str, library_digest: str) -> str:
+    """What a run's model and figures follow from: configuration, catalogue and code."""
+    return json_digest([recorded_config(config), catalogue_digest, library_digest])
+
+
+def find_identical(home: Home, identity: str) -> RunRecord | None:
+    """The latest finished run of the same configuration, catalogue and code, if it is whole."""
+    for record in reversed(_records(home)):
+        if record.identity == identity:
+            with contextlib.suppress(ArtifactError):
+                record.folder("evaluate_model")
+                return record
+    return None
+
+
 def find_run(home: Home, name: str) -> RunRecord:
     """A local run by its name, the beginning of its name, or its id in MLflow.
 
     Raises:
         BadUsageError: There is no such run, or several.
     """
-    found = []
-    for path in sorted(home.runs.glob(f"*/{RECORD}")):
-        record = RunRecord(**json.loads(path.read_text(encoding="utf-8")))
+    found, known = [], _records(home)
+    for record in known:
         if name in (record.name, record.mlflow_run):
             return record
         if record.name.startswith(name) or record.mlflow_run.startswith(name):
@@ -111,9 +129,15 @@ def find_run(home: Home, name: str) -> RunRecord:
     if found:
         several = ", ".join(record.name for record in found[:5])
         raise BadUsageError(f"{name} could be any of the runs {several}: give more of the name")
-    known = [path.parent.name for path in home.runs.glob(f"*/{RECORD}")]
-    hint = f"known are {', '.join(sorted(known)[-5:])}" if known else "there is none yet"
+    latest = ", ".join(record.name for record in known[-5:])
+    hint = f"known are {latest}" if known else "there is none yet"
     raise BadUsageError(f"no finished run {name} in {home.root}: {hint}")
+
+
+def _records(home: Home) -> list[RunRecord]:
+    """All finished runs by name."""
+    paths = sorted(home.runs.glob(f"*/{RECORD}"))
+    return [RunRecord(**json.loads(path.read_text(encoding="utf-8"))) for path in paths]
 
 
 @dataclass(frozen=True)
