@@ -103,8 +103,8 @@ def run_identity(config: Config, catalogue_digest: str, library_digest: str) -> 
 
 
 def find_identical(home: Home, identity: str) -> RunRecord | None:
-    """The latest finished run of the same configuration, catalogue and code, if it is whole."""
-    for record in reversed(_records(home)):
+    """A finished run of the same configuration, catalogue and code whose evaluation is there."""
+    for record in _records(home):
         if record.identity == identity:
             with contextlib.suppress(ArtifactError):
                 record.folder("evaluate_model")

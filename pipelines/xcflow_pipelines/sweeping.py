@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PLOTTED = ("P@1", "PSP@5")
 SHOWN = ("P@1", "P@5", "PSP@5", "R@10", "R@100")
+WIDTH = 200
 
 # Runs the pipeline for a configuration, or finds the run that did.
 Runner = Callable[[Config], RunRecord]
@@ -87,7 +88,7 @@ def sweep(file: Path, home: Home, page: Path | None, as_json: bool) -> int:
         return OK
     from xcflow_pipelines.teller import console
 
-    console().print(sweep_table(plan, groups))
+    console(WIDTH).print(sweep_table(plan, groups))
     typer.echo(f"\nthe page: {place}")
     return OK
 

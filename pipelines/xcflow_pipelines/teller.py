@@ -85,10 +85,10 @@ class Teller:
         sys.stderr.flush()
 
 
-def console() -> Console:
-    """Standard output; as wide as needed where it is no terminal."""
+def console(width: int = WIDTH) -> Console:
+    """Standard output; as wide as needed, so wide, where it is no terminal."""
     terminal = Console(highlight=False)
-    return terminal if terminal.is_terminal else Console(highlight=False, width=WIDTH)
+    return terminal if terminal.is_terminal else Console(highlight=False, width=width)
 
 
 def metrics_table(models: Mapping[str, Mapping[str, float]]) -> Table:
