@@ -238,28 +238,40 @@ def evaluate(
 
 @app.command()
 def compare(
-    a: Annotated[str, typer.Argument(metavar="RUN", help="A run, or an evaluation's folder.")],
-    b: Annotated[str, typer.Argument(metavar="RUN", help="The run to compare it with.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN", help="Names, MLflow ids, or evaluations' folders."),
+    ],
+    page: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write a page with charts and examples."),
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Compare the models of two runs, document by document, with confidence intervals."""
-    from xcflow.evaluation.comparison import compare as compare_evaluations
-    from xcflow.evaluation.result import Evaluation
-    from xcflow_pipelines.records import find_evaluation, tracking_of
+    """Compare runs with the first one, document by document, with confidence intervals."""
+    from xcflow_pipelines.comparing import compare_runs
 
-    place = Home.at(home)
-    folders = [find_evaluation(place, tracking_of(place), name) for name in (a, b)]
-    comparison = compare_evaluations(*map(Evaluation.open, folders))
-    if as_json:
-        from dataclasses import asdict
+    return compare_runs(Home.at(home), runs, page, as_json)
 
-        _print_json(asdict(comparison))
-        return OK
-    from xcflow_pipelines.teller import comparison_table, console
 
-    console().print(comparison_table(comparison, a, b))
-    return OK
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Profile, data and grid, as TOML.")],
+    page: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="The page [default: in the home]."),
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Run the pipeline for each combination of a grid of settings; nothing is promoted.
+
+    Called again it goes on: finished runs are kept, finished steps come from the cache.
+    """
+    from xcflow_pipelines.sweeping import sweep as sweep_all
+
+    return sweep_all(file, Home.at(home), page, as_json)
 
 
 @app.command()

@@ -11,6 +11,7 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -62,7 +63,7 @@ def run_locally(
     """
     run = LocalRun(name, home.runs / name)
     start = time.monotonic()
-    with _locked(home), _prepared(home, run.folder) as scratch:
+    with _locked(home), _prepared(home, run.folder) as scratch, temporary_files_in(scratch):
         forget_lost_outputs(home.cache, everything=fresh)
         environment = {
             HOME_VARIABLE: str(home.root),
@@ -193,6 +194,21 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def temporary_files_in(folder: str) -> Iterator[None]:
+    """Keep this process's temporary files in a folder.
+
+    Python asks the environment for their place only once, so without this a second run in the same
+    process would look for the folder of the first, which is gone.
+    """
+    before = tempfile.tempdir
+    tempfile.tempdir = folder
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 @contextlib.contextmanager

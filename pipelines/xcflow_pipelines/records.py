@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
-from xcflow.artifact import MANIFEST, read_manifest
-from xcflow.config import TrackingConfig
+from xcflow.artifact import MANIFEST, json_digest, read_manifest
+from xcflow.config import Config, TrackingConfig
 from xcflow.errors import ArtifactError, TrackingError
 from xcflow.home import Home
 from xcflow.registry import names
+from xcflow.registry.summary import flat
+from xcflow.steps.flow import recorded_config
 from xcflow_pipelines.shell import BadUsageError
 from xcflow_pipelines.watcher import LocalRun
 
@@ -30,6 +33,9 @@ class RunRecord:
         folders: Name of a step -> its folder.
         tasks: ``name``, ``state`` and ``seconds`` of each task.
         seconds: Wall time.
+        config: The sections of the configuration that say what the run is; empty in records of
+            older versions.
+        identity: What was run, see ``run_identity``; empty in records of older versions.
     """
 
     name: str
@@ -37,16 +43,24 @@ class RunRecord:
     folders: Mapping[str, str]
     tasks: tuple[Mapping[str, Any], ...]
     seconds: float
+    config: Mapping[str, Any] = field(default_factory=dict)
+    identity: str = ""
 
     @classmethod
-    def of(cls, run: LocalRun) -> Self:
-        """The record of a run that came to its end."""
+    def of(cls, run: LocalRun, config: Config, identity: str = "") -> Self:
+        """The record of a run that came to its end, with the configuration that it had."""
         tasks = tuple(
             {"name": t.name, "state": t.state, "seconds": round(t.seconds, 2)} for t in run.tasks
         )
         summary = run.summary
         return cls(
-            run.name, summary["mlflow_run"], summary["folders"], tasks, round(run.seconds, 2)
+            run.name,
+            summary["mlflow_run"],
+            summary["folders"],
+            tasks,
+            round(run.seconds, 2),
+            recorded_config(config),
+            identity,
         )
 
     def write(self, home: Home) -> None:
@@ -83,15 +97,29 @@ def tracking_of(home: Home) -> TrackingConfig:
         raise ArtifactError(f"{home.root / TRACKING}: cannot be read: {error}") from error
 
 
+def run_identity(config: Config, catalogue_digest: str, library_digest: str) -> str:
+    """What a run's model and figures follow from: configuration, catalogue and code."""
+    return json_digest([recorded_config(config), catalogue_digest, library_digest])
+
+
+def find_identical(home: Home, identity: str) -> RunRecord | None:
+    """A finished run of the same configuration, catalogue and code whose evaluation is there."""
+    for record in _records(home):
+        if record.identity == identity:
+            with contextlib.suppress(ArtifactError):
+                record.folder("evaluate_model")
+                return record
+    return None
+
+
 def find_run(home: Home, name: str) -> RunRecord:
     """A local run by its name, the beginning of its name, or its id in MLflow.
 
     Raises:
         BadUsageError: There is no such run, or several.
     """
-    found = []
-    for path in sorted(home.runs.glob(f"*/{RECORD}")):
-        record = RunRecord(**json.loads(path.read_text(encoding="utf-8")))
+    found, known = [], _records(home)
+    for record in known:
         if name in (record.name, record.mlflow_run):
             return record
         if record.name.startswith(name) or record.mlflow_run.startswith(name):
@@ -101,22 +129,58 @@ def find_run(home: Home, name: str) -> RunRecord:
     if found:
         several = ", ".join(record.name for record in found[:5])
         raise BadUsageError(f"{name} could be any of the runs {several}: give more of the name")
-    known = [path.parent.name for path in home.runs.glob(f"*/{RECORD}")]
-    hint = f"known are {', '.join(sorted(known)[-5:])}" if known else "there is none yet"
+    latest = ", ".join(record.name for record in known[-5:])
+    hint = f"known are {latest}" if known else "there is none yet"
     raise BadUsageError(f"no finished run {name} in {home.root}: {hint}")
 
 
-def find_evaluation(home: Home, tracking: TrackingConfig, name: str) -> Path:
-    """The folder of an evaluation: a path, or that of a run here or in the tracking store."""
+def _records(home: Home) -> list[RunRecord]:
+    """All finished runs by name."""
+    paths = sorted(home.runs.glob(f"*/{RECORD}"))
+    return [RunRecord(**json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+
+
+@dataclass(frozen=True)
+class MeasuredRun:
+    """A run whose evaluation is at hand.
+
+    Attributes:
+        name: Its name; what the user called it where only its folder is known.
+        folder: The folder of its evaluation.
+        settings: Its configuration as ``section.key`` -> text; empty where none is recorded.
+    """
+
+    name: str
+    folder: Path
+    settings: Mapping[str, str]
+
+
+def find_measured(home: Home, tracking: TrackingConfig, name: str) -> MeasuredRun:
+    """A measured run.
+
+    Args:
+        home: The home folder.
+        tracking: Where runs of other machines are recorded.
+        name: The folder of an evaluation, or a run as ``find_run`` takes it, or the id of a run in
+            the tracking store.
+
+    Raises:
+        BadUsageError: There is no such run.
+        ArtifactError: Its evaluation is gone.
+    """
     if (Path(name) / MANIFEST).is_file():
-        return Path(name)
+        return MeasuredRun(name, Path(name), {})
     try:
-        return find_run(home, name).folder("evaluate_model")
+        record = find_run(home, name)
     except BadUsageError as unknown:
         fetched = _fetch_evaluation(home, tracking, name)
         if fetched is None:
             raise unknown
-        return fetched
+        return MeasuredRun(*_tracked(home, tracking, name, fetched))
+    folder = record.folder("evaluate_model")
+    if record.config or not record.mlflow_run:
+        return MeasuredRun(record.name, folder, flat(record.config))
+    return MeasuredRun(*_tracked(home, tracking, record.mlflow_run, folder))
 
 
 def find_bundle(home: Home, tracking: TrackingConfig, name: str) -> Path:
@@ -163,3 +227,17 @@ def _fetch_evaluation(home: Home, tracking: TrackingConfig, run: str) -> Path | 
         return Tracker.at(tracking, home).fetch_folder(run, "evaluation", home.evaluations / run)
     except TrackingError:
         return None
+
+
+def _tracked(
+    home: Home, tracking: TrackingConfig, run: str, folder: Path
+) -> tuple[str, Path, dict[str, str]]:
+    """Name, evaluation and configuration of a run in the tracking store."""
+    from xcflow.registry.tracking import Tracker
+
+    try:
+        name, params = Tracker.at(tracking, home).description(run)
+    except TrackingError:
+        return run, folder, {}
+    sections = {section.name for section in fields(Config)}
+    return name, folder, {k: v for k, v in params.items() if k.partition(".")[0] in sections}

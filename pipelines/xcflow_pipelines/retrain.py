@@ -19,14 +19,8 @@ from xcflow.progress import INTERVAL_VARIABLE
 from xcflow.registry.names import KILLED, PROMOTE
 from xcflow_pipelines.local import new_run_name, run_locally
 from xcflow_pipelines.measure import catalogue_folder
-from xcflow_pipelines.records import RunRecord, remember_tracking
-from xcflow_pipelines.shell import (
-    FAILED,
-    NOT_PROMOTED,
-    OK,
-    InterruptedCommandError,
-    complain,
-)
+from xcflow_pipelines.records import RunRecord, remember_tracking, run_identity
+from xcflow_pipelines.shell import NOT_PROMOTED, OK, InterruptedCommandError
 from xcflow_pipelines.watcher import LocalRun
 
 PROMOTION = "promotion.json"
@@ -45,11 +39,37 @@ def retrain(config: Config, profile: str, data: str, home: Home, fresh: bool, as
         fresh: Whether to take nothing from the cache.
         as_json: Whether to answer with JSON on standard output.
     """
+    run, record = run_pipeline(config, Path(profile).stem, data, home, fresh=fresh)
+    outcome = _outcome(run, record)
+    if as_json:
+        typer.echo(json.dumps(outcome, indent=2, ensure_ascii=False))
+    else:
+        _tell(run, outcome)
+    return OK if outcome["verdict"] == PROMOTE else NOT_PROMOTED
+
+
+def run_pipeline(
+    config: Config, label: str, data: str, home: Home, *, fresh: bool = False
+) -> tuple[LocalRun, RunRecord]:
+    """Run the pipeline to its end, show how it goes on, and keep its record.
+
+    Args:
+        config: The configuration.
+        label: How the run's name begins.
+        data: The catalogue's folder or URI; empty for the bundled one.
+        home: Gets everything that is written.
+        fresh: Whether to take nothing from the cache.
+
+    Raises:
+        InterruptedCommandError: The user stopped it.
+        XcflowError: A step failed.
+    """
     from xcflow.catalogue.readers import catalogue_digest
     from xcflow_pipelines.teller import Teller
 
     catalogue = catalogue_folder(data, home)
-    name = new_run_name(home, Path(profile).stem)
+    digests = catalogue_digest(catalogue, config.data.format), library_digest()
+    name = new_run_name(home, label)
     key = f"{name}-{secrets.token_hex(4)}"
     teller = Teller()
     if teller.is_live:
@@ -60,8 +80,8 @@ def retrain(config: Config, profile: str, data: str, home: Home, fresh: bool, as
             name=name,
             key=key,
             catalogue=catalogue,
-            catalogue_digest=catalogue_digest(catalogue, config.data.format),
-            library_digest=library_digest(),
+            catalogue_digest=digests[0],
+            library_digest=digests[1],
             home=home,
             fresh=fresh,
             listener=teller,
@@ -73,17 +93,11 @@ def retrain(config: Config, profile: str, data: str, home: Home, fresh: bool, as
     finally:
         teller.stop()
     if failed := run.failed:
-        complain(f"step {failed.name} failed: {failed.error}")
-        return FAILED
-    record = RunRecord.of(run)
+        raise XcflowError(f"step {failed.name} failed: {failed.error}")
+    record = RunRecord.of(run, config, run_identity(config, *digests))
     record.write(home)
     remember_tracking(home, config.tracking)
-    outcome = _outcome(run, record)
-    if as_json:
-        typer.echo(json.dumps(outcome, indent=2, ensure_ascii=False))
-    else:
-        _tell(run, outcome)
-    return OK if outcome["verdict"] == PROMOTE else NOT_PROMOTED
+    return run, record
 
 
 def _outcome(run: LocalRun, record: RunRecord) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from xcflow.evaluation.comparison import Comparison
 from xcflow.registry.notes import MODELS
 from xcflow.registry.summary import MAIN_METRICS, MAIN_MODEL
 from xcflow_pipelines.watcher import CACHED, DONE, FAILED, STARTED, LocalRun, TaskState
@@ -86,10 +85,10 @@ class Teller:
         sys.stderr.flush()
 
 
-def console() -> Console:
-    """Standard output; as wide as needed where it is no terminal."""
+def console(width: int = WIDTH) -> Console:
+    """Standard output; as wide as needed, so wide, where it is no terminal."""
     terminal = Console(highlight=False)
-    return terminal if terminal.is_terminal else Console(highlight=False, width=WIDTH)
+    return terminal if terminal.is_terminal else Console(highlight=False, width=width)
 
 
 def metrics_table(models: Mapping[str, Mapping[str, float]]) -> Table:
@@ -103,25 +102,6 @@ def metrics_table(models: Mapping[str, Mapping[str, float]]) -> Table:
         cells = [f"{100 * models[model][c]:.1f}" if c in models[model] else "-" for c in columns]
         style = "bold" if model == MAIN_MODEL else ""
         table.add_row(MODELS.get(model, model), *cells, style=style)
-    return table
-
-
-def comparison_table(comparison: Comparison, a: str, b: str) -> Table:
-    """Two models in the main metrics, with the interval of the difference, in percent."""
-    confidence = f"{100 * comparison.confidence:.0f}%"
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(f"{comparison.documents:,} documents")
-    for title in (a, b, "difference", f"{confidence} interval", ""):
-        table.add_column(title, justify="right" if title else "left")
-    for name in MAIN_METRICS:
-        if name in comparison.left_out:
-            table.add_row(name, "", "", "", "", comparison.left_out[name])
-        if not (found := comparison.differences.get(name)):
-            continue
-        values = [f"{100 * v:.2f}" for v in (found.a, found.b)]
-        signed = [f"{100 * v:+.2f}" for v in (found.difference, found.low, found.high)]
-        mark = "better" if found.low > 0 else "worse" if found.high < 0 else ""
-        table.add_row(name, *values, signed[0], f"{signed[1]} .. {signed[2]}", mark)
     return table
 
 

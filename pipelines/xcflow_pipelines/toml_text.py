@@ -16,7 +16,7 @@ def to_toml(tree: Mapping[str, Any], prefix: str = "") -> str:
     """
     plain = {k: v for k, v in tree.items() if not isinstance(v, Mapping)}
     tables = {k: v for k, v in tree.items() if isinstance(v, Mapping)}
-    text = "".join(f"{key} = {_value(value)}\n" for key, value in plain.items())
+    text = "".join(f"{key} = {toml_value(value)}\n" for key, value in plain.items())
     for key, table in tables.items():
         inner = to_toml(table, f"{prefix}{key}.")
         header = "" if inner.startswith("[") else f"[{prefix}{key}]\n"
@@ -24,8 +24,8 @@ def to_toml(tree: Mapping[str, Any], prefix: str = "") -> str:
     return text
 
 
-def _value(value: Any) -> str:
-    """Strings, numbers and booleans are written alike in JSON and TOML."""
+def toml_value(value: Any) -> str:
+    """A value as TOML; strings, numbers and booleans are written alike in JSON and TOML."""
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_value, value))}]"
+        return f"[{', '.join(map(toml_value, value))}]"
     return json.dumps(value, ensure_ascii=False)

@@ -493,6 +493,7 @@ class GateConfig:
         secondary: Metrics that must not fall.
         margin: A secondary metric falls when it is lower by more than this.
         minimum_documents: With fewer test documents nothing is promoted.
+        promote: Whether a candidate may become champion at all; off for experiments.
     """
 
     alpha: float = 0.05
@@ -503,6 +504,7 @@ class GateConfig:
     secondary: tuple[str, ...] = ("P@5", "PSP@5", "R@100")
     margin: float = 0.005
     minimum_documents: int = 100
+    promote: bool = True
 
     def __post_init__(self) -> None:
         _require(0.0 < self.alpha < 0.5, f"gate.alpha must be in (0, 0.5), it is {self.alpha}")

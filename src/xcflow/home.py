@@ -67,6 +67,11 @@ class Home:
         return self.root / "evaluations"
 
     @property
+    def sweeps(self) -> Path:
+        """Pages of sweeps over settings."""
+        return self.root / "sweeps"
+
+    @property
     def promotions(self) -> Path:
         """Who moved the champion, when and why: JSON lines, only ever appended to."""
         return self.root / "promotions.jsonl"

@@ -195,11 +195,14 @@ def test_a_file_is_answered_row_by_row(life, second, tmp_path):
 
 
 def test_two_runs_are_compared_document_by_document(life, first, second):
-    found = life.answer("compare", second["run"], first["run"])
+    found = life.answer("compare", first["run"], second["run"])
     assert found["documents"] == 400
+    (comparison,) = found["comparisons"]
     gain = second["models"]["fused"]["P@1"] - first["models"]["fused"]["P@1"]
-    assert found["differences"]["P@1"]["difference"] == pytest.approx(gain, abs=1e-6)
-    by_id = life.answer("compare", second["mlflow_run"], first["mlflow_run"])
+    assert comparison["metrics"]["P@1"]["difference"] == pytest.approx(gain, abs=1e-6)
+    assert comparison["settings"]["module_one.epochs"] == ["1", "8"]
+    assert comparison["not_compared"] == {}
+    by_id = life.answer("compare", first["mlflow_run"], second["mlflow_run"])
     assert by_id == found
 
 

@@ -49,7 +49,7 @@ class Check:
 
     Attributes:
         question: What is asked: ``rises``, ``does not fall``, ``can be measured``,
-            ``enough documents`` or ``is new``.
+            ``enough documents``, ``is new`` or ``may be promoted``.
         outcome: The answer.
         words: The answer as a sentence.
         metric: The metric asked about, empty where there is none.
@@ -175,6 +175,9 @@ def _checks(evaluation: Evaluation, gate: GateConfig) -> Iterator[Check]:
     if champion and champion["bundle"] == evaluation.metrics["candidate"]["bundle"]:
         yield Check("is new", "cannot tell", "The candidate is the champion already.")
         return
+    if not gate.promote:
+        words = "It was trained for an experiment: gate.promote is off."
+        yield Check("may be promoted", "cannot tell", words)
     if evaluation.documents < gate.minimum_documents:
         words = (
             f"There are {evaluation.documents:,} test documents; with fewer than "

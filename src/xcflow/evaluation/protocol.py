@@ -28,6 +28,7 @@ from xcflow.evaluation.ratios import slices_present, summarise
 from xcflow.evaluation.result import (
     DOCUMENT_IDS,
     EXCERPTS,
+    LABEL_COUNTS,
     LABEL_IDS,
     LABEL_TEXTS,
     TRUTH,
@@ -110,6 +111,8 @@ def measure_models(
     """
     counts = dataset.label_counts()
     measure = Measure.of_training(counts, len(dataset.train), config)
+    (folder / "labels").mkdir()
+    np.save(folder / LABEL_COUNTS, counts)
     names = _measure_blocks(dataset, rows, rankers, measure, config, folder)
     truth = read_truth(folder)
     rankings = {name: read_ranking(folder, name) for name in names}
@@ -142,9 +145,8 @@ def _measure_blocks(
     config: EvaluationConfig,
     folder: Path,
 ) -> list[str]:
-    """Fill ``per_document`` and ``labels``; gives the names of the models."""
+    """Fill ``per_document`` and name the labels; gives the names of the models."""
     (folder / "per_document").mkdir()
-    (folder / "labels").mkdir()
     dataset.labels.ids.save(folder / LABEL_IDS)
     dataset.labels.texts.save(folder / LABEL_TEXTS)
     k = measure.depth + int(dataset.test_filter.lengths.max(initial=0))

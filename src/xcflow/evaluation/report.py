@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
 
+from xcflow.evaluation.examples import Answers, side_by_side
 from xcflow.evaluation.gate import OPPONENTS, Judgement
 from xcflow.evaluation.ratios import MetricName
 from xcflow.evaluation.result import BASELINES, CANDIDATE, CHAMPION, Evaluation
@@ -72,7 +72,7 @@ def evaluation_page(
     """
     models = [name for name in MODELS if name in evaluation.models]
     models += [name for name in evaluation.models if name not in MODELS]
-    main, everything = _main_metrics(evaluation), evaluation.metric_names()
+    main, everything = main_metrics(evaluation.ks), evaluation.metric_names()
     return render(
         "xcflow.evaluation",
         "evaluation.html.j2",
@@ -128,9 +128,10 @@ def _opponent(evaluation: Evaluation) -> str:
     return known[0] if known else CANDIDATE
 
 
-def _main_metrics(evaluation: Evaluation) -> list[str]:
-    few = [k for k in evaluation.ks if k <= 5]
-    many = [k for k in evaluation.ks if k > 5] or few[-1:]
+def main_metrics(ks: Sequence[int]) -> list[str]:
+    """The metrics that a reader looks at first, of those that some depths allow."""
+    few = [k for k in ks if k <= 5]
+    many = [k for k in ks if k > 5] or few[-1:]
     chosen = [("P", k) for k in few] + [("nDCG", k) for k in few[-1:]]
     chosen += [("PSP", k) for k in few] + [("R", k) for k in many]
     return [str(MetricName(kind, k)) for kind, k in chosen]
@@ -254,33 +255,13 @@ def _examples(evaluation: Evaluation) -> list[dict[str, Any]]:
     )
     groups = {"better": gain > 0, "worse": gain < 0, "as good": gain == 0}
     random = np.random.default_rng(0)
+    answers = [Answers(evaluation, model, EXAMPLE_DEPTH) for model in (CANDIDATE, opponent)]
     examples = []
     for name, count in EXAMPLES:
         rows = np.flatnonzero(groups[name])
         chosen = np.sort(random.choice(rows, min(count, len(rows)), replace=False))
-        examples += [{"group": name, **_example(evaluation, int(row), opponent)} for row in chosen]
+        examples += [
+            {"group": name, "document": found, "pairs": list(zip_longest(found.a, found.b))}
+            for found in side_by_side(answers[0], answers[1], chosen.tolist())
+        ]
     return examples
-
-
-def _example(evaluation: Evaluation, row: int, opponent: str) -> dict[str, Any]:
-    truth = evaluation.truth()[row].tolist()
-    lists = []
-    for model in (CANDIDATE, opponent):
-        labels = evaluation.predictions(model).labels[row, :EXAMPLE_DEPTH]
-        lists.append(_named(evaluation, labels[labels >= 0], truth))
-    return {
-        "id": evaluation.document_ids()[row],
-        "text": evaluation.excerpts()[row],
-        "truth": [label["text"] for label in _named(evaluation, np.array(truth), truth)],
-        "pairs": list(zip_longest(*lists)),
-    }
-
-
-def _named(
-    evaluation: Evaluation, labels: NDArray[Any], truth: Sequence[int]
-) -> list[dict[str, Any]]:
-    ids, texts = evaluation.label_ids(), evaluation.label_texts()
-    return [
-        {"id": ids[label], "text": texts[label] or ids[label], "right": label in truth}
-        for label in labels.tolist()
-    ]

@@ -3,7 +3,7 @@
     metrics.json              all figures; the same bytes for the same model, data and settings
     timings.json              what differs from machine to machine
     report.html               the same for people
-    labels/                   ids and texts of all labels
+    labels/                   ids, texts and training documents of all labels
     per_document/             ids, excerpts, true labels, and the truth's terms
     per_document/<model>/     the model's terms and its best predictions
 
@@ -40,6 +40,7 @@ TIMINGS = "timings.json"
 REPORT = "report.html"
 LABEL_IDS = "labels/ids"
 LABEL_TEXTS = "labels/texts"
+LABEL_COUNTS = "labels/counts.npy"
 DOCUMENT_IDS = "per_document/ids"
 EXCERPTS = "per_document/excerpts"
 TRUTH = "per_document/truth"
@@ -136,6 +137,21 @@ class Evaluation:
     def label_texts(self) -> StringTable:
         """[L] texts of the labels."""
         return StringTable.load(self.path / LABEL_TEXTS)
+
+    def label_counts(self) -> NDArray[np.int64]:
+        """[L] number of training documents of each label.
+
+        Raises:
+            ArtifactError: An older version wrote the evaluation without them.
+        """
+        path = self.path / LABEL_COUNTS
+        if not path.is_file():
+            raise ArtifactError(
+                f"{self.path}: does not say how often each label was seen in training: "
+                "evaluate the model again (xcflow evaluate)"
+            )
+        counts: NDArray[np.int64] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return counts
 
 
 class DocumentWriter:

@@ -12,8 +12,12 @@ SLICES = ("head", "torso", "tail", "cold")
 COLD = SLICES.index("cold")
 
 
-def frequency_parts(counts: NDArray[np.integer[Any]], parts: int) -> NDArray[np.int8]:
-    """Cut the labels into parts with about equal shares of the training positives.
+def frequency_parts(
+    counts: NDArray[np.integer[Any]],
+    parts: int,
+    positives: NDArray[np.integer[Any]] | None = None,
+) -> NDArray[np.int8]:
+    """Cut the labels into parts with about equal shares of the positives.
 
     Labels are ordered by falling frequency. Equally frequent ones stay together, in the part in
     which the middle of their positives falls, so that a part is a range of frequencies and does
@@ -22,15 +26,17 @@ def frequency_parts(counts: NDArray[np.integer[Any]], parts: int) -> NDArray[np.
     Args:
         counts: [L] number of training documents of each label.
         parts: Number of parts.
+        positives: [L] what is shared out; by default the training documents themselves.
 
     Returns:
         [L] 0 for the most frequent labels to ``parts - 1``; labels without a training document
         get ``parts``.
     """
-    frequencies, inverse, labels = np.unique(counts, return_inverse=True, return_counts=True)
-    positives = frequencies * labels
-    more_frequent = positives[::-1].cumsum()[::-1] - positives
-    middle = (more_frequent + positives / 2) / max(positives.sum(), 1)
+    frequencies, inverse = np.unique(counts, return_inverse=True)
+    shared = np.where(counts > 0, counts if positives is None else positives, 0)
+    share = np.bincount(inverse, shared, len(frequencies))
+    more_frequent = share[::-1].cumsum()[::-1] - share
+    middle = (more_frequent + share / 2) / max(share.sum(), 1)
     part = np.minimum(middle * parts, parts - 1).astype(np.int8)
     part[frequencies == 0] = parts
     return np.asarray(part[inverse])

@@ -205,6 +205,12 @@ class Tracker:
             else:
                 self.client.log_artifact(run, str(folder), place)
 
+    def description(self, run: str) -> tuple[str, dict[str, str]]:
+        """The name of a run and its parameters."""
+        with self.trouble():
+            found = self.client.get_run(run)
+        return str(found.info.run_name), dict(found.data.params)
+
     def fetch_folder(self, run: str, place: str, target: Path) -> Path:
         """Copy a folder of a run's artifacts to ``target``, where it is not there yet."""
         if not target.exists():

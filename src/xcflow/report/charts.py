@@ -27,12 +27,14 @@ class Series:
         style: Its class on the page.
         xs: Horizontal positions.
         ys: Values.
+        errors: How far each value may be off on either side; empty where that is not drawn.
     """
 
     name: str
     style: str
     xs: Sequence[float]
     ys: Sequence[float]
+    errors: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def line_chart(
         x_ticks: Positions to mark below, with their labels.
         from_zero: Whether the vertical axis starts at 0.
     """
-    values = [y for s in series for y in s.ys if math.isfinite(y)] or [0.0]
+    values = [y for s in series for y in (*s.ys, *_bounds(s)) if math.isfinite(y)] or [0.0]
     ticks = nice_ticks(0.0 if from_zero else min(values), max(values))
     y_axis = Axis(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP)
     xs = [x for s in series for x in s.xs] + [x for x, _ in x_ticks]
@@ -91,8 +93,25 @@ def line_chart(
         )
         for x, label in x_ticks
     ]
+    body += [_error_bars(s, x_axis, y_axis) for s in series]
     body += [_line(s, x_axis, y_axis) for s in series]
     return _svg(body)
+
+
+def _bounds(series: Series) -> list[float]:
+    """The ends of the error bars."""
+    pairs = list(zip(series.ys, series.errors, strict=bool(series.errors)))
+    return [y - e for y, e in pairs] + [y + e for y, e in pairs]
+
+
+def _error_bars(series: Series, x_axis: Axis, y_axis: Axis) -> Markup:
+    bar = '<line class="error {}" x1="{x}" y1="{}" x2="{x}" y2="{}"/>'
+    points = zip(series.xs, series.ys, series.errors, strict=bool(series.errors))
+    return Markup("").join(
+        Markup(bar).format(series.style, y_axis(y - e), y_axis(y + e), x=x_axis(x))
+        for x, y, e in points
+        if math.isfinite(y) and e > 0
+    )
 
 
 def _line(series: Series, x_axis: Axis, y_axis: Axis) -> Markup:
@@ -149,17 +168,18 @@ def bar_chart(groups: Sequence[str], series: Sequence[Series]) -> Markup:
     return _svg(body)
 
 
-def interval(low: float, value: float, high: float, threshold: float, span: float) -> Markup:
-    """A difference with its bounds beside zero and a threshold, on an axis of ``+-span``."""
+def interval(low: float, value: float, high: float, threshold: float | None, span: float) -> Markup:
+    """A difference with its bounds beside zero and any threshold, on an axis of ``+-span``."""
     axis = Axis(-span, span, 4.0, 176.0)
+    line = '<line class="threshold" x1="{t}" y1="3" x2="{t}" y2="17"/>'
     marks = (
         '<svg class="interval" viewBox="0 0 180 20" role="img" aria-label="{} to {}">'
         '<line class="zero" x1="{z}" y1="1" x2="{z}" y2="19"/>'
-        '<line class="threshold" x1="{t}" y1="3" x2="{t}" y2="17"/>'
+        f"{line if threshold is not None else ''}"
         '<line class="range" x1="{l}" y1="10" x2="{h}" y2="10"/>'
         '<circle class="value" cx="{v}" cy="10" r="4"/></svg>'
     )
-    places = {"z": 0.0, "t": threshold, "l": low, "h": high, "v": value}
+    places = {"z": 0.0, "t": threshold or 0.0, "l": low, "h": high, "v": value}
     clipped = {key: axis(min(max(x, -span), span)) for key, x in places.items()}
     return Markup(marks).format(figure(100 * low), figure(100 * high), **clipped)
 

@@ -58,7 +58,7 @@ def open_run(
                 "open_run",
                 name=run_name,
                 key=_run_key(run_name),
-                params=_params(settings),
+                params=recorded_config(settings),
                 tags={
                     "catalogue": catalogue,
                     "catalogue_digest": catalogue_digest[:12],
@@ -127,7 +127,11 @@ def record_run(run_name: str, config: str, outputs: Sequence[Artifact], summary:
         lost = "results and model are not recorded, they stay in the pipeline's folder"
         with _survived(lost), connected() as service:
             run = service.call(
-                "record_results", name=run_name, key=key, params=_params(settings), steps=steps
+                "record_results",
+                name=run_name,
+                key=key,
+                params=recorded_config(settings),
+                steps=steps,
             )
         folders = {step["name"]: step["folder"] for step in steps}
         text = json.dumps({"run": run_name, "mlflow_run": run, "folders": folders}, indent=2)
@@ -148,6 +152,11 @@ def method_name(config: Config) -> str:
     return "DEXA" if config.clustering.clusters else "NGAME"
 
 
+def recorded_config(config: Config) -> dict[str, Any]:
+    """The sections that say what a run is, without those that say where it goes."""
+    return {k: v for k, v in config.to_dict().items() if k not in _NOT_RECORDED}
+
+
 @contextmanager
 def _survived(consequence: str) -> Iterator[None]:
     try:
@@ -158,7 +167,3 @@ def _survived(consequence: str) -> Iterator[None]:
 
 def _run_key(run_name: str) -> str:
     return os.environ.get(names.RUN_KEY_VARIABLE) or run_name
-
-
-def _params(config: Config) -> dict[str, Any]:
-    return {k: v for k, v in config.to_dict().items() if k not in _NOT_RECORDED}

@@ -44,6 +44,17 @@ def test_the_better_of_two_models_is_promoted_and_the_worse_rejected(
     assert all(check.outcome == "yes" for check in upwards.checks)
 
 
+def test_an_experiment_is_held_where_it_would_be_promoted(
+    large_dataset, good, bad, baselines, evaluated
+):
+    experiment = dataclasses.replace(GATE, promote=False)
+    judgement = decide(evaluated(large_dataset, good, bad, baselines), experiment)
+    assert judgement.verdict == "HOLD"
+    assert judgement.reasons == ("It was trained for an experiment: gate.promote is off.",)
+    downwards = decide(evaluated(large_dataset, bad, good, baselines), experiment)
+    assert downwards.verdict == "REJECT"
+
+
 def test_models_of_equal_quality_are_held(large_dataset, noisy, good, baselines, evaluated):
     twin = noisy(large_dataset, 0.6, seed=9)
     strict = dataclasses.replace(GATE, alpha=0.001)

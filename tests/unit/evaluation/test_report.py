@@ -141,6 +141,24 @@ def test_charts_take_missing_single_and_equal_values():
     assert bar_chart([], [])
 
 
+def test_error_bars_stand_around_their_values_and_stay_on_the_chart():
+    chart = line_chart(
+        [
+            Series("a", "s1", [0, 1, 2], [10.0, 20.0, float("nan")], [5.0, 0.0, 1.0]),
+            Series("b", "s2", [0], [30.0]),
+        ],
+        x_ticks=[],
+    )
+    bars = re.findall(
+        r'<line class="error s1" x1="([^"]*)" y1="([^"]*)" x2="\1" y2="([^"]*)"', chart
+    )
+    assert len(bars) == 1
+    low, high = float(bars[0][1]), float(bars[0][2])
+    dot = float(re.search(r'class="dot s1" cx="[^"]*" cy="([^"]*)"', chart)[1])
+    assert dot == pytest.approx((low + high) / 2, abs=0.1)
+    assert 10 <= high < dot < low <= 214
+
+
 def test_long_curves_are_thinned():
     points = list(range(10_000))
     chart = line_chart([Series("loss", "s1", points, points)], x_ticks=[])
@@ -152,6 +170,11 @@ def test_an_interval_stays_inside_its_axis():
     marks = [float(x) for x in re.findall(r'(?:x1|x2|cx)="([^"]*)"', interval(-9, 0.1, 9, 0.0, 1))]
     assert min(marks) >= 4
     assert max(marks) <= 176
+
+
+def test_an_interval_without_a_threshold_has_no_line_for_it():
+    assert "threshold" not in interval(-1, 0.1, 1, None, 1)
+    assert "threshold" in interval(-1, 0.1, 1, 0.0, 1)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,11 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +15,7 @@ from xcflow.artifact import writing
 from xcflow.errors import StorageError
 from xcflow.home import Home
 from xcflow_pipelines import local
-from xcflow_pipelines.local import forget_lost_outputs, new_run_name
+from xcflow_pipelines.local import forget_lost_outputs, new_run_name, temporary_files_in
 from xcflow_pipelines.watcher import LocalRun, Watcher
 
 HOLD_LOCK = """
@@ -54,6 +57,16 @@ def test_entries_of_lost_or_broken_outputs_are_forgotten(tmp_path, cache):
     assert entries(cache) == ["file", "whole"]
     forget_lost_outputs(cache, everything=True)
     assert entries(cache) == []
+
+
+def test_temporary_files_of_one_run_do_not_outlast_it(tmp_path):
+    for name in ("first", "second"):
+        scratch = tmp_path / name
+        scratch.mkdir()
+        with temporary_files_in(str(scratch)):
+            assert Path(tempfile.mkdtemp()).parent == scratch
+        shutil.rmtree(scratch)
+    assert Path(tempfile.gettempdir()).is_dir()
 
 
 def test_names_of_runs_do_not_repeat(tmp_path):

@@ -39,6 +39,9 @@ def test_parameters_are_flat_and_readable(tracker, run):
     assert recorded.info.run_name == "a run"
     assert recorded.data.params == {"run.seed": "1"}
     assert recorded.data.tags["method"] == "DEXA"
+    assert tracker.description(run) == ("a run", {"run.seed": "1"})
+    with pytest.raises(TrackingError, match="nonsense"):
+        tracker.description("nonsense")
 
 
 def test_a_run_is_found_by_its_key(tracker, run):

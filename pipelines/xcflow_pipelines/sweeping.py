@@ -1,0 +1,178 @@
+"""The command `xcflow sweep`: the pipeline for each combination, a table and a page."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from xcflow.config import Config
+from xcflow.errors import StorageError, XcflowError
+from xcflow.home import Home
+from xcflow_pipelines.records import RunRecord
+from xcflow_pipelines.shell import OK, InterruptedCommandError
+from xcflow_pipelines.sweep_plan import Combination, SweepPlan, described, read_plan
+from xcflow_pipelines.toml_text import toml_value
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+PLOTTED = ("P@1", "PSP@5")
+SHOWN = ("P@1", "P@5", "PSP@5", "R@10", "R@100")
+WIDTH = 200
+
+# Runs the pipeline for a configuration, or finds the run that did.
+Runner = Callable[[Config], RunRecord]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over the seeds.
+
+    Attributes:
+        mean: Its mean.
+        deviation: Its standard deviation; ``None`` where there is one seed.
+    """
+
+    mean: float
+    deviation: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Over at least one value."""
+        deviation = statistics.stdev(values) if len(values) > 1 else None
+        return cls(statistics.fmean(values), deviation)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs that differ in nothing but the seed.
+
+    Attributes:
+        values: Swept key without the seed -> its value.
+        runs: Names of the runs.
+        figures: Metric -> mean and deviation.
+    """
+
+    values: Mapping[str, Any]
+    runs: tuple[str, ...]
+    figures: Mapping[str, Spread]
+
+
+def sweep(file: Path, home: Home, page: Path | None, as_json: bool) -> int:
+    """Run what a sweep's file declares and tell what came of it; returns the exit code.
+
+    Args:
+        file: Profile, data and grid, as TOML.
+        home: Gets everything that is written.
+        page: The page to write; by default in the home's folder of sweeps.
+        as_json: Whether to answer with JSON on standard output.
+
+    Raises:
+        ConfigError: The file is wrong; nothing has been run.
+        XcflowError: A run failed; the ones before it are kept.
+    """
+    plan = read_plan(file)
+    groups = run_plan(plan, _runner(plan, home))
+    place = page or home.sweeps / f"{plan.name}.html"
+    _write_page(place, plan, groups)
+    if as_json:
+        tree = {"sweep": plan.name, "groups": [asdict(g) for g in groups], "page": str(place)}
+        typer.echo(json.dumps(tree, indent=2, ensure_ascii=False))
+        return OK
+    from xcflow_pipelines.teller import console
+
+    console(WIDTH).print(sweep_table(plan, groups))
+    typer.echo(f"\nthe page: {place}")
+    return OK
+
+
+def run_plan(plan: SweepPlan, runner: Runner) -> list[Group]:
+    """Run all combinations one after the other and put the seeds of each setting together."""
+    from xcflow.evaluation.result import CANDIDATE, Evaluation
+
+    found: dict[str, list[tuple[Combination, RunRecord]]] = {}
+    for number, combination in enumerate(plan.combinations, 1):
+        words = described(combination.values)
+        sys.stderr.write(f"[{number} of {len(plan.combinations)}] {words}\n")
+        try:
+            record = runner(combination.config)
+        except InterruptedCommandError:
+            raise
+        except XcflowError as error:
+            raise XcflowError(f"{words}: {error}") from error
+        found.setdefault(combination.setting, []).append((combination, record))
+    groups = []
+    for members in found.values():
+        evaluations = [Evaluation.open(record.folder("evaluate_model")) for _, record in members]
+        figures = [evaluation.metrics["models"][CANDIDATE] for evaluation in evaluations]
+        common = [name for name in figures[0] if all(name in other for other in figures)]
+        groups.append(
+            Group(
+                {key: members[0][0].values[key] for key in plan.keys},
+                tuple(record.name for _, record in members),
+                {name: Spread.of([values[name] for values in figures]) for name in common},
+            )
+        )
+    return groups
+
+
+def spread_text(spread: Spread) -> str:
+    """Mean and deviation in percent."""
+    around = (
+        "" if spread.deviation is None else f" \N{PLUS-MINUS SIGN} {100 * spread.deviation:.2f}"
+    )
+    return f"{100 * spread.mean:.2f}{around}"
+
+
+def sweep_table(plan: SweepPlan, groups: Sequence[Group]) -> Table:
+    """A row for each setting, with the figures over its seeds in percent."""
+    from rich.table import Table
+
+    shown = [name for name in SHOWN if any(name in group.figures for group in groups)]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for key in plan.keys:
+        table.add_column(key)
+    for name in ("seeds", *shown):
+        table.add_column(name, justify="right")
+    for group in groups:
+        cells = [spread_text(group.figures[n]) if n in group.figures else "-" for n in shown]
+        values = [toml_value(value) for value in group.values.values()]
+        table.add_row(*values, str(len(group.runs)), *cells)
+    return table
+
+
+def _runner(plan: SweepPlan, home: Home) -> Runner:
+    from xcflow.catalogue.readers import catalogue_digest
+    from xcflow.library import library_digest
+    from xcflow_pipelines.measure import catalogue_folder
+    from xcflow_pipelines.records import find_identical, run_identity
+    from xcflow_pipelines.retrain import run_pipeline
+
+    catalogue = catalogue_folder(plan.data, home)
+
+    def run(config: Config) -> RunRecord:
+        digest = catalogue_digest(catalogue, config.data.format)
+        if known := find_identical(home, run_identity(config, digest, library_digest())):
+            sys.stderr.write(f"finished before: {known.name}\n")
+            return known
+        return run_pipeline(config, plan.name, plan.data, home)[1]
+
+    return run
+
+
+def _write_page(path: Path, plan: SweepPlan, groups: Sequence[Group]) -> None:
+    from xcflow_pipelines.sweep_page import sweep_page
+
+    text = sweep_page(plan, groups)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error
