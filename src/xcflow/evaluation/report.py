@@ -219,7 +219,8 @@ def _reliability_chart(evaluation: Evaluation) -> Markup:
 def _curves(histories: Histories) -> list[tuple[str, Markup, list[tuple[str, str]]]]:
     """Title, chart and legend: the loss by steps, and all validation metrics by epochs."""
     charts = []
-    for module, curves in histories.items():
+    for module in TRAINED:
+        curves = histories.get(module, {})
         drawn = {name: points for name, points in curves.items() if len(points) > 1}
         metrics = {
             name.removeprefix("validation/"): points
@@ -241,7 +242,7 @@ def _curves(histories: Histories) -> list[tuple[str, Markup, list[tuple[str, str
             ticks = [(x, f"{x:,g}") for x in (xs[0], xs[-1])]
             legend = [(s.name, s.style) for s in series] if len(series) > 1 else []
             chart = line_chart(series, x_ticks=ticks, from_zero=lines is metrics)
-            charts.append((f"{TRAINED.get(module, module)}: {title}", chart, legend))
+            charts.append((f"{TRAINED[module]}: {title}", chart, legend))
     return charts
 
 
