@@ -24,6 +24,14 @@ class Encoder(nn.Module, ABC):
 
     dim: int
 
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """Widths of the vectors' parts: encoders side by side, each trained to be right alone.
+
+        A cosine of whole vectors is the mean of the parts' cosines.
+        """
+        return (self.dim,)
+
     @abstractmethod
     def forward(self, tokens: Ragged) -> Tensor:
         """Vectors [B, D] of a batch of token rows, not normalised, with gradients in training."""

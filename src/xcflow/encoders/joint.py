@@ -1,7 +1,8 @@
 """A transformer and a bag of embeddings side by side: meaning in context, and the words themselves.
 
 What a transformer blurs, rare names above all, a bag of embeddings holds in a vector of its own;
-what depends on the neighbouring words only the transformer sees. Both are trained together.
+what depends on the neighbouring words only the transformer sees. Both are trained on the same
+batches, each by a loss of its own: trained for their sum alone, each would lean on the other.
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ class TransformerWithBag(Encoder):
         ]
         vectors: Tensor = torch.cat(both, dim=1) * 0.5**0.5
         return vectors
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """The transformer's and the bag's."""
+        return (self.transformer.dim, self.bag.dim)
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """Those of the transformer."""

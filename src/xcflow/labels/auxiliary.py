@@ -2,7 +2,8 @@
 
 Formula (DEXA, KDD 2023): z(l) = unit(unit(E(text_l)) + A[c(l)]). The authors' code adds the vector
 to the un-normalised E instead; ``auxiliary_on = "raw"`` does that. Documents get nothing, and at
-inference the vector is folded into the stored z(l).
+inference the vector is folded into the stored z(l). Where an encoder has parts, the formula holds
+for each of them, and z(l) is made of the parts at equal length.
 """
 
 from __future__ import annotations
@@ -64,9 +65,9 @@ class AuxiliaryVectors:
     Args:
         row_of_label: [L] row of each label.
         rows: K; 0 makes ``augment`` plain normalisation (NGAME).
-        dim: D.
+        parts: Widths of the parts of E, which add up to D.
         on_unit: Whether E(text) is normalised before the vector joins (the paper) or not.
-        norm: Norm of each initial vector; its direction is random.
+        norm: Norm of each initial vector's parts; their directions are random.
         generator: Source of the directions.
     """
 
@@ -74,7 +75,7 @@ class AuxiliaryVectors:
         self,
         row_of_label: NDArray[np.int32],
         rows: int,
-        dim: int,
+        parts: tuple[int, ...],
         *,
         on_unit: bool,
         norm: float = 0.0,
@@ -82,9 +83,9 @@ class AuxiliaryVectors:
     ) -> None:
         self.row_of_label = torch.from_numpy(row_of_label.astype(np.int64))
         self._on_unit = on_unit
-        table = torch.randn(rows, dim, generator=generator)
-        table = norm * nn.functional.normalize(table, dim=1)
-        self.table = RowTable(table)
+        self._parts = parts
+        table = torch.randn(rows, sum(parts), generator=generator)
+        self.table = RowTable(norm * len(parts) ** 0.5 * unit_parts(table, parts))
 
     def augment(self, encoded: Tensor, labels: Tensor, *, training: bool) -> Tensor:
         """Unit vectors z [U, D] of encoded label texts.
@@ -94,7 +95,9 @@ class AuxiliaryVectors:
             labels: [U] label rows.
             training: Whether the auxiliary rows collect gradients.
         """
-        base = nn.functional.normalize(encoded, dim=1) if self._on_unit else encoded
+        # Parts of length 1, so that each vector weighs as much against its part as A's norm says.
+        scale = len(self._parts) ** 0.5
+        base = scale * (unit_parts(encoded, self._parts) if self._on_unit else encoded)
         if len(self.table.weight):
             rows = self.row_of_label[labels]
             if training:
@@ -102,9 +105,23 @@ class AuxiliaryVectors:
                 base = base + self.table.gather(seen)[place]
             else:
                 base = base + self.table.weight[rows]
-        return nn.functional.normalize(base, dim=1)
+        return unit_parts(base, self._parts)
 
     def step(self, rate: float) -> None:
         """Update the rows that the last ``augment`` in training used."""
         if len(self.table.weight):
             self.table.step(rate)
+
+
+def unit_parts(vectors: Tensor, parts: tuple[int, ...]) -> Tensor:
+    """Unit vectors [N, D] whose parts all have the same length."""
+    if len(parts) == 1:
+        return nn.functional.normalize(vectors, dim=1)
+    units = [nn.functional.normalize(part, dim=1) for part in parts_of(vectors, parts)]
+    return torch.cat(units, dim=1) * float(len(parts) ** -0.5)
+
+
+def parts_of(vectors: Tensor, parts: tuple[int, ...]) -> list[Tensor]:
+    """Views of the parts, [N, width] each."""
+    starts = [sum(parts[:i]) for i in range(len(parts))]
+    return [vectors.narrow(1, start, width) for start, width in zip(starts, parts, strict=True)]

@@ -30,7 +30,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     auxiliary = AuxiliaryVectors(
         row_of_label,
         len(tensors["auxiliary.weight"]),
-        encoder.dim,
+        encoder.parts,
         on_unit=config.module_one.auxiliary_on == "unit",
     )
     auxiliary.table.weight.copy_(tensors["auxiliary.weight"])

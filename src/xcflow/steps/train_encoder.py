@@ -30,7 +30,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     auxiliary = AuxiliaryVectors(
         row_of_label,
         int(clusters.meta["rows"]),
-        encoder.dim,
+        encoder.parts,
         on_unit=settings.auxiliary_on == "unit",
         norm=settings.auxiliary_norm,
         generator=torch.Generator().manual_seed(seed),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from xcflow.config import ModuleOneConfig
 from xcflow.encoders.base import Encoder
-from xcflow.labels.auxiliary import AuxiliaryVectors
+from xcflow.labels.auxiliary import AuxiliaryVectors, parts_of, unit_parts
 from xcflow.negatives.batches import Curriculum, DocumentMemory, document_order
 from xcflow.negatives.candidates import Candidates
 from xcflow.ragged import Ragged
@@ -73,11 +73,11 @@ class ModuleOne:
         encoded = self._encoder(
             Ragged.concatenate([self._fit.tokens(rows), self._labels(candidates)])
         )
-        documents = nn.functional.normalize(encoded[: len(rows)], dim=1)
+        documents = unit_parts(encoded[: len(rows)], self._encoder.parts)
         labels = self._auxiliary.augment(
             encoded[len(rows) :], torch.from_numpy(candidates.labels), training=True
         )
-        loss = self._loss(documents @ labels.T, candidates, drawn)
+        loss = self._loss_of_parts(documents, labels, candidates, drawn)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         for group in self._optimizer.param_groups:
@@ -90,6 +90,19 @@ class ModuleOne:
 
     def _labels(self, candidates: Candidates) -> Ragged:
         return self._label_tokens.take(candidates.labels)
+
+    def _loss_of_parts(
+        self,
+        documents: Tensor,
+        labels: Tensor,
+        candidates: Candidates,
+        drawn: NDArray[np.int64],
+    ) -> Tensor:
+        """The mean over the encoder's parts of the loss by each part's own cosines."""
+        parts = self._encoder.parts
+        pairs = zip(parts_of(documents, parts), parts_of(labels, parts), strict=True)
+        losses = [self._loss(len(parts) * (d @ z.T), candidates, drawn) for d, z in pairs]
+        return torch.stack(losses).mean()
 
     def _loss(self, scores: Tensor, candidates: Candidates, drawn: NDArray[np.int64]) -> Tensor:
         negatives = negatives_only(scores, candidates)

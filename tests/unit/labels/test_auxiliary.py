@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from xcflow.config import ClusteringConfig
-from xcflow.labels.auxiliary import NO_VECTOR, AuxiliaryVectors, map_labels
+from xcflow.labels.auxiliary import NO_VECTOR, AuxiliaryVectors, map_labels, unit_parts
 
 
 def unit(points: int, dim: int = 4) -> torch.Tensor:
@@ -61,7 +61,7 @@ def auxiliary(
     return AuxiliaryVectors(
         np.array(rows, np.int32),
         size,
-        4,
+        (4,),
         on_unit=on_unit,
         norm=norm,
         generator=torch.Generator().manual_seed(3),
@@ -112,3 +112,23 @@ def test_at_norm_zero_labels_start_at_their_texts():
     vectors = auxiliary([0, 1, 1], 2, norm=0.0)
     found = vectors.augment(3.0 * unit(3), torch.arange(3), training=False)
     torch.testing.assert_close(found, unit(3))
+
+
+def test_each_part_of_an_encoder_follows_the_formula():
+    rows, parts = np.array([1, 0, 1], np.int32), (3, 5)
+    made = AuxiliaryVectors(
+        rows, 2, parts, on_unit=True, norm=0.7, generator=torch.Generator().manual_seed(3)
+    )
+    generator = torch.Generator().manual_seed(4)
+    encoded = unit_parts(torch.randn(3, 8, generator=generator), parts)
+    found = made.augment(encoded, torch.arange(3), training=False)
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(3))
+    start = 0
+    for width in parts:
+        part = slice(start, start + width)
+        base = torch.nn.functional.normalize(encoded[:, part], dim=1)
+        added = base + made.table.weight[torch.tensor([1, 0, 1]), part]
+        torch.testing.assert_close(made.table.weight[:, part].norm(dim=1), torch.full((2,), 0.7))
+        expected = torch.nn.functional.normalize(added, dim=1) / 2**0.5
+        torch.testing.assert_close(found[:, part], expected)
+        start += width

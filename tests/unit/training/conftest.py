@@ -47,7 +47,7 @@ def make_module_one(themed: Dataset, splits: Splits, pretrained: Path) -> Callab
         auxiliary = AuxiliaryVectors(
             rows,
             size,
-            encoder.dim,
+            encoder.parts,
             on_unit=True,
             norm=1.0,
             generator=torch.Generator().manual_seed(SEED),
