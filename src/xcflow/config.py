@@ -211,6 +211,8 @@ class ModuleOneConfig:
         warmup_steps: Steps of linear warm-up (at most a tenth of all); then linear to 0.
         loss: ``triplet`` (the paper's: hardest in-batch negatives, softmax weights) or ``softmax``
             (every positive against all in-batch negatives).
+        side_by_side: Of encoders side by side (``transformer_with_bag``): ``together`` trains them
+            by the mean of their cosines, ``each`` makes each of them right alone.
         two_way: Rank documents for a label too, not only labels for a document.
         hardest: Negatives of a document that take part (triplet).
         margin: Margin of the triplet loss.
@@ -237,6 +239,7 @@ class ModuleOneConfig:
     weight_decay: float = 0.0
     warmup_steps: int = 50
     loss: Literal["triplet", "softmax"] = "softmax"
+    side_by_side: Literal["together", "each"] = "together"
     two_way: bool = True
     hardest: int = 10
     margin: float = 0.3

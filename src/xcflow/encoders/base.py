@@ -26,7 +26,7 @@ class Encoder(nn.Module, ABC):
 
     @property
     def parts(self) -> tuple[int, ...]:
-        """Widths of the vectors' parts: encoders side by side, each trained to be right alone.
+        """Widths of the vectors' parts, which stem from encoders side by side.
 
         A cosine of whole vectors is the mean of the parts' cosines.
         """

@@ -2,7 +2,7 @@
 
 What a transformer blurs, rare names above all, a bag of embeddings holds in a vector of its own;
 what depends on the neighbouring words only the transformer sees. Both are trained on the same
-batches, each by a loss of its own: trained for their sum alone, each would lean on the other.
+batches, by the mean of their cosines or each by a loss of its own (``module_one.side_by_side``).
 """
 
 from __future__ import annotations

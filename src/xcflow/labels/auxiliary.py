@@ -2,8 +2,8 @@
 
 Formula (DEXA, KDD 2023): z(l) = unit(unit(E(text_l)) + A[c(l)]). The authors' code adds the vector
 to the un-normalised E instead; ``auxiliary_on = "raw"`` does that. Documents get nothing, and at
-inference the vector is folded into the stored z(l). Where an encoder has parts, the formula holds
-for each of them, and z(l) is made of the parts at equal length.
+inference the vector is folded into the stored z(l). Where an encoder has parts that are trained
+each for itself, the formula holds for each of them, and z(l) is made of them at equal length.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class AuxiliaryVectors:
     ) -> None:
         self.row_of_label = torch.from_numpy(row_of_label.astype(np.int64))
         self._on_unit = on_unit
-        self._parts = parts
+        self.parts = parts
         table = torch.randn(rows, sum(parts), generator=generator)
         self.table = RowTable(norm * len(parts) ** 0.5 * unit_parts(table, parts))
 
@@ -96,8 +96,8 @@ class AuxiliaryVectors:
             training: Whether the auxiliary rows collect gradients.
         """
         # Parts of length 1, so that each vector weighs as much against its part as A's norm says.
-        scale = len(self._parts) ** 0.5
-        base = scale * (unit_parts(encoded, self._parts) if self._on_unit else encoded)
+        scale = len(self.parts) ** 0.5
+        base = scale * (unit_parts(encoded, self.parts) if self._on_unit else encoded)
         if len(self.table.weight):
             rows = self.row_of_label[labels]
             if training:
@@ -105,7 +105,7 @@ class AuxiliaryVectors:
                 base = base + self.table.gather(seen)[place]
             else:
                 base = base + self.table.weight[rows]
-        return unit_parts(base, self._parts)
+        return unit_parts(base, self.parts)
 
     def step(self, rate: float) -> None:
         """Update the rows that the last ``augment`` in training used."""

@@ -73,7 +73,7 @@ class ModuleOne:
         encoded = self._encoder(
             Ragged.concatenate([self._fit.tokens(rows), self._labels(candidates)])
         )
-        documents = unit_parts(encoded[: len(rows)], self._encoder.parts)
+        documents = unit_parts(encoded[: len(rows)], self._auxiliary.parts)
         labels = self._auxiliary.augment(
             encoded[len(rows) :], torch.from_numpy(candidates.labels), training=True
         )
@@ -98,8 +98,8 @@ class ModuleOne:
         candidates: Candidates,
         drawn: NDArray[np.int64],
     ) -> Tensor:
-        """The mean over the encoder's parts of the loss by each part's own cosines."""
-        parts = self._encoder.parts
+        """The mean over the parts that are trained of the loss by each part's own cosines."""
+        parts = self._auxiliary.parts
         pairs = zip(parts_of(documents, parts), parts_of(labels, parts), strict=True)
         losses = [self._loss(len(parts) * (d @ z.T), candidates, drawn) for d, z in pairs]
         return torch.stack(losses).mean()
@@ -149,6 +149,11 @@ class ModuleOne:
                 _, number, key = name.split(".")
                 moments.setdefault(int(number), {})[key] = value
         self._optimizer.load_state_dict({**state, "state": moments})
+
+
+def trained_parts(encoder: Encoder, config: ModuleOneConfig) -> tuple[int, ...]:
+    """Widths of the parts of the encoder's vectors that have a loss of their own."""
+    return encoder.parts if config.side_by_side == "each" else (encoder.dim,)
 
 
 def augmented_labels(encoder: Encoder, auxiliary: AuxiliaryVectors, tokens: Ragged) -> Tensor:

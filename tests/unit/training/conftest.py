@@ -19,7 +19,7 @@ from xcflow.config import (
 from xcflow.encoders.build import initial_encoder
 from xcflow.labels.auxiliary import AuxiliaryVectors, map_labels
 from xcflow.training.data import Splits
-from xcflow.training.module_one import ModuleOne
+from xcflow.training.module_one import ModuleOne, trained_parts
 from xcflow.training.module_two import ModuleTwo
 from xcflow.vectors import ShardedVectors
 
@@ -44,14 +44,6 @@ def make_module_one(themed: Dataset, splits: Splits, pretrained: Path) -> Callab
             ClusteringConfig(clusters=clusters, private_min_count=8),
             SEED,
         )
-        auxiliary = AuxiliaryVectors(
-            rows,
-            size,
-            encoder.parts,
-            on_unit=True,
-            norm=1.0,
-            generator=torch.Generator().manual_seed(SEED),
-        )
         rates = (
             "learning_rate",
             "dense_learning_rate",
@@ -60,6 +52,14 @@ def make_module_one(themed: Dataset, splits: Splits, pretrained: Path) -> Callab
         )
         defaults = {"cluster_from_epoch": 1} | dict.fromkeys(rates, 0.01)
         config = ModuleOneConfig(**defaults | settings)
+        auxiliary = AuxiliaryVectors(
+            rows,
+            size,
+            trained_parts(encoder, config),
+            on_unit=True,
+            norm=1.0,
+            generator=torch.Generator().manual_seed(SEED),
+        )
         return ModuleOne(encoder, auxiliary, splits, themed.labels.tokens, config, SEED)
 
     return make
