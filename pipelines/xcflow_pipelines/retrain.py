@@ -20,7 +20,7 @@ from xcflow.registry.names import KILLED, PROMOTE
 from xcflow_pipelines.local import new_run_name, run_locally
 from xcflow_pipelines.measure import catalogue_folder
 from xcflow_pipelines.records import RunRecord, remember_tracking, run_identity
-from xcflow_pipelines.shell import NOT_PROMOTED, OK, InterruptedCommandError
+from xcflow_pipelines.shell import NOT_PROMOTED, OK, InterruptedCommandError, command_name
 from xcflow_pipelines.watcher import LocalRun
 
 PROMOTION = "promotion.json"
@@ -172,16 +172,16 @@ def _in_words(outcome: Mapping[str, Any]) -> str:
 
 
 def _next_commands(run: str, verdict: str) -> list[tuple[str, str]]:
-    promoted = verdict == PROMOTE
+    promoted, xcflow = verdict == PROMOTE, command_name()
     model = "" if promoted else f" --model {run}"
-    commands = [(f'xcflow predict "a text"{model}', "ask this model")]
+    commands = [(f'{xcflow} predict "a text"{model}', "ask this model")]
     if not promoted:
-        override = f'xcflow promote {run} --override --reason "..."'
+        override = f'{xcflow} promote {run} --override --reason "..."'
         commands.append((override, "promote it all the same"))
     return [
         *commands,
-        ("xcflow mlflow", "see and compare all runs"),
-        ("xcflow history", "see who was champion"),
+        (f"{xcflow} mlflow", "see and compare all runs"),
+        (f"{xcflow} history", "see who was champion"),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -24,6 +25,14 @@ class BadUsageError(XcflowError):
 
 class InterruptedCommandError(XcflowError):
     """The user stopped a command that has something to say about it."""
+
+
+def command_name() -> str:
+    """What to type for ``xcflow`` here: by its path, where it is not on the search path."""
+    if shutil.which("xcflow"):
+        return "xcflow"
+    called = sys.argv[0]
+    return called if Path(called).name == "xcflow" else "python -m xcflow_pipelines"
 
 
 def guarded(command: Callable[[], object]) -> int:

@@ -158,3 +158,17 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     shown.stdout.close()
     assert shown.stderr.read() == ""
     assert shown.wait() == shell.FAILED
+
+
+@pytest.mark.parametrize(
+    ("called", "on_path", "expected"),
+    [
+        (".venv/bin/xcflow", False, ".venv/bin/xcflow"),
+        ("/usr/bin/xcflow", True, "xcflow"),
+        ("/x/__main__.py", False, "python -m xcflow_pipelines"),
+    ],
+)
+def test_commands_are_shown_as_they_can_be_typed(monkeypatch, called, on_path, expected):
+    monkeypatch.setattr("sys.argv", [called])
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}" if on_path else None)
+    assert shell.command_name() == expected
