@@ -33,6 +33,7 @@ CONFIG = {
     "module_two": {"epochs": 1},
     "clustering": {"clusters": 64},
     "data": {"validation_fraction": 0.2},
+    "fusion": {"steps": 40},
     "evaluation": {"latency_texts": 5},
     # Models trained for seconds need not beat the baselines in everything.
     "gate": {"secondary": ["P@5", "R@100"], "margin": 0.01},

@@ -20,6 +20,8 @@ clustering.clusters = 32
 module_one.batch_size = 128
 module_one.epochs = 1
 data.validation_fraction = 0.2
+fusion.steps = 20
+evaluation.latency_texts = 5
 [grid]
 "module_two.epochs" = [1, 2]
 """
