@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from xcflow.errors import StorageError
 from xcflow.home import Home
+from xcflow_pipelines.pages import write_page
 from xcflow_pipelines.records import find_measured, tracking_of
 from xcflow_pipelines.shell import OK, BadUsageError
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 MOST_RUNS = 7
 SHOWN_LABELS = 3
-WIDTH = 100
 
 
 def compare_runs(home: Home, names: Sequence[str], page: Path | None, as_json: bool) -> int:
@@ -52,7 +51,9 @@ def compare_runs(home: Home, names: Sequence[str], page: Path | None, as_json: b
     runs = [Run(run.name, Evaluation.open(run.folder), run.settings) for run in found]
     contrasts = [contrast(runs[0], run) for run in runs[1:]]
     if page:
-        _write_page(page, contrasts)
+        from xcflow.evaluation.comparison_page import comparison_page
+
+        write_page(page, comparison_page(contrasts))
     if as_json:
         tree = {
             "reference": runs[0].name,
@@ -109,16 +110,6 @@ def _example_tree(example: Example) -> dict[str, Any]:
     return {**values, "reference": values.pop("a"), "run": values.pop("b")}
 
 
-def _write_page(path: Path, contrasts: Sequence[Contrast]) -> None:
-    from xcflow.evaluation.comparison_page import comparison_page
-
-    text = comparison_page(contrasts)
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
 def _tell(contrasts: Sequence[Contrast]) -> None:
     from xcflow.evaluation.comparison_page import LETTERS
     from xcflow_pipelines.teller import console
@@ -168,6 +159,8 @@ def _document_lines(contrast: Contrast, letter: str) -> list[str]:
         f"{letter} has more for {len(flips.better):,} documents, fewer for "
         f"{len(flips.worse):,}, as many for {flips.same:,}"
     )
+    from xcflow_pipelines.teller import WIDTH
+
     lines = [f"\nright labels among the first {flips.k}: {counts}"]
     for sign, examples in zip("+-", contrast.flipped, strict=True):
         for example in examples:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,9 +33,8 @@ class RunRecord:
         folders: Name of a step -> its folder.
         tasks: ``name``, ``state`` and ``seconds`` of each task.
         seconds: Wall time.
-        config: The sections of the configuration that say what the run is; empty in records of
-            older versions.
-        identity: What was run, see ``run_identity``; empty in records of older versions.
+        config: The sections of the configuration that say what the run is.
+        identity: What was run, see ``run_identity``.
     """
 
     name: str
@@ -43,11 +42,11 @@ class RunRecord:
     folders: Mapping[str, str]
     tasks: tuple[Mapping[str, Any], ...]
     seconds: float
-    config: Mapping[str, Any] = field(default_factory=dict)
-    identity: str = ""
+    config: Mapping[str, Any]
+    identity: str
 
     @classmethod
-    def of(cls, run: LocalRun, config: Config, identity: str = "") -> Self:
+    def of(cls, run: LocalRun, config: Config, identity: str) -> Self:
         """The record of a run that came to its end, with the configuration that it had."""
         tasks = tuple(
             {"name": t.name, "state": t.state, "seconds": round(t.seconds, 2)} for t in run.tasks
@@ -135,9 +134,19 @@ def find_run(home: Home, name: str) -> RunRecord:
 
 
 def _records(home: Home) -> list[RunRecord]:
-    """All finished runs by name."""
-    paths = sorted(home.runs.glob(f"*/{RECORD}"))
-    return [RunRecord(**json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+    """All finished runs by name.
+
+    Raises:
+        ArtifactError: A record is damaged, or of another version.
+    """
+    records = []
+    for path in sorted(home.runs.glob(f"*/{RECORD}")):
+        try:
+            records.append(RunRecord(**json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, TypeError) as error:
+            reason = f"{path}: cannot be read ({error}): remove the folder and run again"
+            raise ArtifactError(reason) from error
+    return records
 
 
 @dataclass(frozen=True)
@@ -177,10 +186,7 @@ def find_measured(home: Home, tracking: TrackingConfig, name: str) -> MeasuredRu
         if fetched is None:
             raise unknown
         return MeasuredRun(*_tracked(home, tracking, name, fetched))
-    folder = record.folder("evaluate_model")
-    if record.config or not record.mlflow_run:
-        return MeasuredRun(record.name, folder, flat(record.config))
-    return MeasuredRun(*_tracked(home, tracking, record.mlflow_run, folder))
+    return MeasuredRun(record.name, record.folder("evaluate_model"), flat(record.config))
 
 
 def find_bundle(home: Home, tracking: TrackingConfig, name: str) -> Path:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from xcflow.config import Config
-from xcflow.errors import StorageError, XcflowError
+from xcflow.errors import XcflowError
 from xcflow.home import Home
+from xcflow_pipelines.pages import write_page
 from xcflow_pipelines.records import RunRecord
 from xcflow_pipelines.shell import OK, InterruptedCommandError
 from xcflow_pipelines.sweep_plan import Combination, SweepPlan, described, read_plan
@@ -81,7 +82,9 @@ def sweep(file: Path, home: Home, page: Path | None, as_json: bool) -> int:
     plan = read_plan(file)
     groups = run_plan(plan, _runner(plan, home))
     place = page or home.sweeps / f"{plan.name}.html"
-    _write_page(place, plan, groups)
+    from xcflow_pipelines.sweep_page import sweep_page
+
+    write_page(place, sweep_page(plan, groups))
     if as_json:
         tree = {"sweep": plan.name, "groups": [asdict(g) for g in groups], "page": str(place)}
         typer.echo(json.dumps(tree, indent=2, ensure_ascii=False))
@@ -165,14 +168,3 @@ def _runner(plan: SweepPlan, home: Home) -> Runner:
         return run_pipeline(config, plan.name, plan.data, home)[1]
 
     return run
-
-
-def _write_page(path: Path, plan: SweepPlan, groups: Sequence[Group]) -> None:
-    from xcflow_pipelines.sweep_page import sweep_page
-
-    text = sweep_page(plan, groups)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error

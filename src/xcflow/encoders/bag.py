@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from xcflow.config import EncoderConfig
 from xcflow.encoders.base import Encoder, token_rows
+from xcflow.encoders.vocabulary import pieces_of_new_words, pretrained_tokenizer
 from xcflow.errors import ConfigError
 from xcflow.pretrained import model_folder
 from xcflow.ragged import Ragged
@@ -136,9 +137,7 @@ def initial_table(
         [V, D] float32, rows centred on the pre-trained mean and scaled by idf to a mean norm of 1.
     """
     folder = model_folder(config.model)
-    before = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    before.no_truncation()
-    before.no_padding()
+    before = pretrained_tokenizer(folder)
     # Some models round the number of rows up; the spare ones mean nothing.
     pretrained = _input_embeddings(folder)[: before.get_vocab_size()]
     table = pretrained - pretrained.mean(0)
@@ -147,28 +146,23 @@ def initial_table(
     scale = torch.from_numpy(idf**IDF_POWER).float()
     usual = scale[len(table) :] * table.norm(dim=1).mean()
     table = table * scale[: len(table), None]
-    added = [str(after.id_to_token(i)) for i in range(len(table), after.get_vocab_size())]
-    if added:
-        table = torch.cat([table, _new_rows(added, before, table, usual)])
+    table = torch.cat([table, _new_rows(pieces_of_new_words(before, after), table, usual)])
     scaled: Tensor = table / table.norm(dim=1).mean()
     return scaled
 
 
-def _new_rows(words: list[str], before: Tokenizer, table: Tensor, lengths: Tensor) -> Tensor:
-    """Rows [W, D] of words that join the vocabulary.
+def _new_rows(words: list[list[int]], table: Tensor, lengths: Tensor) -> Tensor:
+    """Rows [W, D] of words that join the vocabulary, by the pieces that they were read as.
 
     A word starts as the sum of its pieces, that is, as the text that it stands for. One that the
     pre-trained model cannot read starts somewhere at random, or all such words would be one.
     """
-    unknown = before.token_to_id("[UNK]")
     generator = torch.Generator().manual_seed(0)
-    rows = []
-    encodings = before.encode_batch(words, add_special_tokens=False)
-    for word, length in zip(encodings, lengths, strict=True):
-        pieces = [piece for piece in word.ids if piece != unknown]
+    rows = table.new_empty(len(words), table.shape[1])
+    for row, (pieces, length) in enumerate(zip(words, lengths, strict=True)):
         noise = torch.randn(table.shape[1], generator=generator)
-        rows.append(table[pieces].sum(0) if pieces else noise * (length / noise.norm()))
-    return torch.stack(rows)
+        rows[row] = table[pieces].sum(0) if pieces else noise * (length / noise.norm())
+    return rows
 
 
 def _input_embeddings(folder: Path) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from xcflow.encoders.bag import BagOfEmbeddings
 from xcflow.encoders.base import Encoder
+from xcflow.encoders.parts import unit_parts
 from xcflow.encoders.transformer import Transformer
 from xcflow.ragged import Ragged
 
@@ -36,11 +37,8 @@ class TransformerWithBag(Encoder):
 
     def forward(self, tokens: Ragged) -> Tensor:
         """Vectors [B, D] of a batch."""
-        both = [
-            nn.functional.normalize(part(tokens), dim=1) for part in (self.transformer, self.bag)
-        ]
-        vectors: Tensor = torch.cat(both, dim=1) * 0.5**0.5
-        return vectors
+        both = torch.cat([self.transformer(tokens), self.bag(tokens)], dim=1)
+        return unit_parts(both, self.parts)
 
     @property
     def parts(self) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from xcflow.config import EncoderConfig
 from xcflow.encoders.base import Encoder
+from xcflow.encoders.vocabulary import pieces_of_new_words, pretrained_tokenizer
 from xcflow.errors import ConfigError
 from xcflow.pretrained import model_folder
 from xcflow.ragged import Ragged
@@ -90,8 +91,9 @@ class Transformer(Encoder):
         """All weights belong to autograd."""
 
     def settings(self) -> dict[str, Any]:
-        """Architecture, special tokens, precision."""
-        return self._settings
+        """Architecture with the number of tokens that there are now, special tokens, precision."""
+        architecture = self.model.config.to_dict()  # type: ignore[union-attr, operator]
+        return {**self._settings, "architecture": architecture}
 
     def state(self, *, training: bool) -> dict[str, Tensor]:
         """The weights."""
@@ -135,7 +137,10 @@ def pretrained_transformer(config: EncoderConfig, tokenizer_file: Path) -> Trans
             f"encoder.layers is {layers}, but {config.model} has {settings.num_hidden_layers}"
         )
     settings.num_hidden_layers = layers
-    cls_id, sep_id = _special_ids(folder)
+    before = pretrained_tokenizer(folder)
+    cls_id, sep_id = before.token_to_id("[CLS]"), before.token_to_id("[SEP]")
+    if cls_id is None or sep_id is None:
+        raise ConfigError(f"{folder}/tokenizer.json has no [CLS] and [SEP] tokens")
     encoder = transformer_of(
         {
             "kind": Transformer.KIND,
@@ -147,9 +152,7 @@ def pretrained_transformer(config: EncoderConfig, tokenizer_file: Path) -> Trans
         }
     )
     _load_weights(encoder.model, folder)
-    _add_words(encoder.model, Tokenizer.from_file(str(tokenizer_file)), folder)
-    # What the model is made of again must know how many tokens there are now.
-    encoder.settings()["architecture"] = encoder.model.config.to_dict()  # type: ignore[union-attr, operator]
+    _add_words(encoder.model, before, Tokenizer.from_file(str(tokenizer_file)))
     return encoder
 
 
@@ -182,37 +185,22 @@ def _load_weights(model: nn.Module, folder: Path) -> None:
     model.load_state_dict({name: stored[prefix + name] for name in wanted})
 
 
-def _add_words(model: nn.Module, after: Tokenizer, folder: Path) -> None:
+def _add_words(model: nn.Module, before: Tokenizer, after: Tokenizer) -> None:
     """Give the words that joined the vocabulary a row each, at the mean of their pieces.
 
     A word that the pre-trained model cannot read starts somewhere at random among the others.
     """
-    before = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    before.no_truncation()
-    before.no_padding()
     known, size = before.get_vocab_size(), after.get_vocab_size()
     if size == known:
         return
     model.resize_token_embeddings(size, mean_resizing=False)  # type: ignore[operator]
     table = model.get_input_embeddings().weight  # type: ignore[operator]
-    words = [str(after.id_to_token(row)) for row in range(known, size)]
-    pieces = before.encode_batch(words, add_special_tokens=False)
-    unknown = before.token_to_id("[UNK]")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         mean, spread = table[:known].mean(0), table[:known].std(0)
-        for row, word in enumerate(pieces, known):
-            ids = [piece for piece in word.ids if piece != unknown]
+        for row, ids in enumerate(pieces_of_new_words(before, after), known):
             noise = torch.randn(table.shape[1], generator=generator)
             table[row] = table[ids].mean(0) if ids else mean + spread * noise
-
-
-def _special_ids(folder: Path) -> tuple[int, int]:
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    cls_id, sep_id = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
-    if cls_id is None or sep_id is None:
-        raise ConfigError(f"{folder}/tokenizer.json has no [CLS] and [SEP] tokens")
-    return cls_id, sep_id
 
 
 def use_bf16(choice: str) -> bool:

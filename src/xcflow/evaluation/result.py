@@ -139,17 +139,8 @@ class Evaluation:
         return StringTable.load(self.path / LABEL_TEXTS)
 
     def label_counts(self) -> NDArray[np.int64]:
-        """[L] number of training documents of each label.
-
-        Raises:
-            ArtifactError: An older version wrote the evaluation without them.
-        """
+        """[L] number of training documents of each label."""
         path = self.path / LABEL_COUNTS
-        if not path.is_file():
-            raise ArtifactError(
-                f"{self.path}: does not say how often each label was seen in training: "
-                "evaluate the model again (xcflow evaluate)"
-            )
         counts: NDArray[np.int64] = np.load(path, mmap_mode="r", allow_pickle=False)
         return counts
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from xcflow.config import ClusteringConfig
+from xcflow.encoders.parts import unit_parts
 from xcflow.labels.clustering import balanced_clusters
 from xcflow.row_table import RowTable
 
@@ -111,17 +112,3 @@ class AuxiliaryVectors:
         """Update the rows that the last ``augment`` in training used."""
         if len(self.table.weight):
             self.table.step(rate)
-
-
-def unit_parts(vectors: Tensor, parts: tuple[int, ...]) -> Tensor:
-    """Unit vectors [N, D] whose parts all have the same length."""
-    if len(parts) == 1:
-        return nn.functional.normalize(vectors, dim=1)
-    units = [nn.functional.normalize(part, dim=1) for part in parts_of(vectors, parts)]
-    return torch.cat(units, dim=1) * float(len(parts) ** -0.5)
-
-
-def parts_of(vectors: Tensor, parts: tuple[int, ...]) -> list[Tensor]:
-    """Views of the parts, [N, width] each."""
-    starts = [sum(parts[:i]) for i in range(len(parts))]
-    return [vectors.narrow(1, start, width) for start, width in zip(starts, parts, strict=True)]

@@ -29,7 +29,13 @@ _NEWTON_STEPS = 50
 
 
 class Curve(NamedTuple):
-    """A rising curve from score to probability: its kind and its knots."""
+    """A rising curve from score to probability, linear between knots and level beyond them.
+
+    Attributes:
+        method: ``isotonic`` or ``platt``.
+        scores: [M] rising scores.
+        probabilities: [M] rising probabilities.
+    """
 
     method: str
     scores: NDArray[np.float64]
@@ -38,19 +44,15 @@ class Curve(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Calibrator:
-    """A score that documents share, and a rising curve: linear between knots, level beyond them.
+    """A score that documents share, and a rising curve from it.
 
     Attributes:
         mix: Weights a and b of fused score and log odds.
-        method: ``isotonic`` or ``platt``.
-        scores: [M] rising scores.
-        probabilities: [M] rising probabilities.
+        curve: From the score to the probability.
     """
 
     mix: tuple[float, float]
-    method: str
-    scores: NDArray[np.float64]
-    probabilities: NDArray[np.float64]
+    curve: Curve
 
     def comparable(self, fused: NDArray[np.float32], proposals: Ragged) -> NDArray[np.float32]:
         """[T] the score that documents share, of all proposals of N documents by fused score."""
@@ -59,28 +61,24 @@ class Calibrator:
 
     def __call__(self, scores: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Probabilities of scores, of any shape; 0 for -inf, which stands for no label."""
-        found = np.interp(scores, self.scores, self.probabilities)
+        found = np.interp(scores, self.curve.scores, self.curve.probabilities)
         return np.where(np.isneginf(scores), 0.0, found).astype(np.float32)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, for JSON."""
         return {
             "mix": list(self.mix),
-            "method": self.method,
-            "scores": self.scores.tolist(),
-            "probabilities": self.probabilities.tolist(),
+            "method": self.curve.method,
+            "scores": self.curve.scores.tolist(),
+            "probabilities": self.curve.probabilities.tolist(),
         }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of ``to_dict``."""
         a, b = values["mix"]
-        return cls(
-            (float(a), float(b)),
-            str(values["method"]),
-            np.asarray(values["scores"], np.float64),
-            np.asarray(values["probabilities"], np.float64),
-        )
+        knots = (np.asarray(values[name], np.float64) for name in ("scores", "probabilities"))
+        return cls((float(a), float(b)), Curve(str(values["method"]), *knots))
 
 
 def fit_calibrator(
@@ -99,8 +97,7 @@ def fit_calibrator(
     kept = proposals.also_in(shown)
     parts = _parts(scores, proposals)[kept]
     a, b = _mix(parts, right[kept])
-    method, knots, probabilities = fit_curve(parts @ np.array([a, b]), right[kept], config)
-    return Calibrator((a, b), method, knots, probabilities)
+    return Calibrator((a, b), fit_curve(parts @ np.array([a, b]), right[kept], config))
 
 
 def _parts(fused: NDArray[np.float32], proposals: Ragged) -> NDArray[np.float64]:

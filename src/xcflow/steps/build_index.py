@@ -19,7 +19,6 @@ from xcflow.config import Config, EvaluationConfig, RetrievalConfig
 from xcflow.encoders.build import load_encoder, save_encoder
 from xcflow.evaluation.metrics import Measure, without
 from xcflow.progress import log, progress
-from xcflow.ragged import Ragged
 from xcflow.retrieval.calibration import Calibrator, fit_calibrator
 from xcflow.retrieval.exact import search
 from xcflow.retrieval.fusion import Fusion
@@ -126,7 +125,7 @@ def _fit(
     """Fit the fusion on the validation documents, which do not vote for themselves."""
     counts = dataset.label_counts(dataset.fit_rows)
     muted = _muted(len(queries), config)
-    looks: tuple[list[Look], list[Look]] = ([], [])
+    parts: list[list[Look]] = []  # of each block, one for each look
     with progress("scoring validation documents", len(queries), "documents") as advance:
         for start in range(0, len(queries), _BLOCK):
             rows = splits.validation.rows[start : start + _BLOCK]
@@ -137,24 +136,19 @@ def _fit(
             if muted is not None:
                 silent = muted[start : start + len(rows)]
                 heard.append(voices.heard_without(heard[0], block, forbidden, silent))
-            for look, said in zip(looks, heard, strict=False):
+            parts.append([])
+            for said in heard:
                 proposals = voices.propose(block, said)
                 kept = ~proposals.labels.also_in(left_out)
-                look.append(Look(proposals.features(counts)[kept], proposals.labels.keep(kept)))
+                labels = proposals.labels.keep(kept)
+                parts[-1].append(Look(proposals.features(counts)[kept], labels))
             advance(len(rows))
-    joined = [
-        Look(
-            np.concatenate([part.features for part in parts]),
-            Ragged.concatenate([part.proposals for part in parts]),
-        )
-        for parts in looks
-        if parts
-    ]
+    looks = [Look.joined(look) for look in zip(*parts, strict=True)]
     truth = without(splits.validation.labels, splits.left_out)
     measure = Measure.of_training(counts, len(splits.fit), EvaluationConfig())
-    fusion, scores = choose_fusion(joined, truth, measure, config.fusion, config.run.seed)
-    calibrator = fit_calibrator(scores, joined[0].proposals, truth, config.calibration)
-    log(f"calibration: {calibrator.method}, {len(calibrator.scores)} knots")
+    fusion, scores = choose_fusion(looks, truth, measure, config.fusion, config.run.seed)
+    calibrator = fit_calibrator(scores, looks[0].proposals, truth, config.calibration)
+    log(f"calibration: {calibrator.curve.method}, {len(calibrator.curve.scores)} knots")
     return fusion, calibrator
 
 

@@ -31,6 +31,14 @@ class Look(NamedTuple):
     features: NDArray[np.float32]
     proposals: Ragged
 
+    @classmethod
+    def joined(cls, parts: Sequence[Look]) -> Look:
+        """Consecutive documents in one."""
+        return cls(
+            np.concatenate([part.features for part in parts]),
+            Ragged.concatenate([part.proposals for part in parts]),
+        )
+
     def some(self, documents: NDArray[np.bool_]) -> Look:
         """The look at those documents that are marked in [N]."""
         chosen = documents[self.proposals.row_ids()]
@@ -92,9 +100,10 @@ def choose_fusion(
 def _fitted(
     looks: Sequence[Look], truth: Ragged, measure: Measure, config: FusionConfig, seed: int
 ) -> Fusion:
+    all_looks = Look.joined(looks)
     return fit_fusion(
-        np.concatenate([look.features for look in looks]),
-        Ragged.concatenate([look.proposals for look in looks]),
+        all_looks.features,
+        all_looks.proposals,
         Ragged.concatenate([truth] * len(looks)),
         measure.gains,
         config,

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from xcflow.config import ModuleOneConfig
 from xcflow.encoders.base import Encoder
-from xcflow.labels.auxiliary import AuxiliaryVectors, parts_of, unit_parts
+from xcflow.encoders.parts import parts_of, unit_parts
+from xcflow.labels.auxiliary import AuxiliaryVectors
 from xcflow.negatives.batches import Curriculum, DocumentMemory, document_order
 from xcflow.negatives.candidates import Candidates
 from xcflow.ragged import Ragged

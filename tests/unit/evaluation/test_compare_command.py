@@ -41,7 +41,9 @@ def runs(home, large_dataset, noisy, evaluated):
             "mlflow_run": f"{seed}abc",
             "folders": {"evaluate_model": str(evaluation.path)},
         }
-        RunRecord.of(run, Config.load("quick", [f"run.seed={seed}"])).write(home)
+        RunRecord.of(run, Config.load("quick", [f"run.seed={seed}"]), f"identity {seed}").write(
+            home
+        )
         folders[run.name] = evaluation.path
     return folders
 
@@ -88,9 +90,12 @@ def test_the_page_is_written_where_it_is_wanted(xcflow, runs, tmp_path):
     assert code == shell.OK
     assert out.splitlines()[-1] == f"the page: {tmp_path / 'page.html'}"
     assert "</html>" in (tmp_path / "page.html").read_text(encoding="utf-8")
-    code, out, error = xcflow("quick-0", "quick-1", "--html", tmp_path / "none" / "page.html")
+    below = tmp_path / "pages" / "today" / "page.html"
+    assert xcflow("quick-0", "quick-1", "--html", below)[0] == shell.OK
+    assert below.is_file()
+    code, out, error = xcflow("quick-0", "quick-1", "--html", below / "page.html")
     assert (code, out) == (shell.FAILED, "")
-    assert "page.html: cannot be written: No such file or directory" in error
+    assert "page.html: cannot be written: Not a directory" in error
     assert error.count("\n") == 1
 
 
@@ -116,24 +121,29 @@ def test_wrong_usage_is_one_line(xcflow, runs, names, words):
     assert error.count("\n") == 1
 
 
-def test_records_of_older_versions_take_the_configuration_from_the_tracking_store(
-    home, runs, monkeypatch
-):
-    path = home.runs / "quick-1" / records.RECORD
-    tree = json.loads(path.read_text())
-    del tree["config"]
-    path.write_text(json.dumps(tree))
-
+def test_a_run_of_the_tracking_store_takes_its_configuration_from_there(home, runs, monkeypatch):
     class Store:
         @classmethod
         def at(cls, tracking, home):
             return cls()
 
+        def fetch_folder(self, run, name, place):
+            return runs["quick-1"]
+
         def description(self, run):
             return f"name of {run}", {"run.seed": "1", "someone_elses": "x"}
 
     monkeypatch.setattr("xcflow.registry.tracking.Tracker", Store)
-    found = find_measured(home, tracking_of(home), "quick-1")
-    assert found.name == "name of 1abc"
+    found = find_measured(home, tracking_of(home), "of another machine")
+    assert found.name == "name of of another machine"
     assert found.folder == runs["quick-1"]
     assert found.settings == {"run.seed": "1"}
+
+
+@pytest.mark.parametrize("text", ["{", '{"name": "quick-1"}', '["quick-1"]'])
+def test_a_record_that_cannot_be_read_is_named(xcflow, home, runs, text):
+    (home.runs / "quick-1" / records.RECORD).write_text(text)
+    code, out, error = xcflow("quick-0", "quick-2")
+    assert (code, out) == (shell.FAILED, "")
+    assert "quick-1/run.json: cannot be read" in error
+    assert error.count("\n") == 1

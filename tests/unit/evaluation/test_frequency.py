@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from xcflow.errors import ArtifactError
 from xcflow.evaluation.frequency import NO_GROUP, FrequencyGroups
 
 # Training documents: a 3, b 2, c 2, d 1, e 0; f is never asked for.
@@ -63,10 +62,3 @@ def test_other_rows_of_the_same_labels_give_the_same_groups(make_dataset, script
     assert groups[0].groups == groups[1].groups
     recalls = [values(g.recall(e, "fused", 2)) for g, e in zip(groups, (one, other), strict=True)]
     assert recalls[0] == recalls[1]
-
-
-def test_evaluations_of_older_versions_say_what_they_lack(large_dataset, noisy, evaluated):
-    evaluation = evaluated(large_dataset, noisy(large_dataset, 0.5, 1))
-    (evaluation.path / "labels" / "counts.npy").unlink()
-    with pytest.raises(ArtifactError, match="how often each label was seen"):
-        FrequencyGroups.of(evaluation)

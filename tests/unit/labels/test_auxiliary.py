@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from xcflow.config import ClusteringConfig
-from xcflow.labels.auxiliary import NO_VECTOR, AuxiliaryVectors, map_labels, unit_parts
+from xcflow.encoders.parts import unit_parts
+from xcflow.labels.auxiliary import NO_VECTOR, AuxiliaryVectors, map_labels
 
 
 def unit(points: int, dim: int = 4) -> torch.Tensor:

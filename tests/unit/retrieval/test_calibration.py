@@ -15,7 +15,7 @@ from xcflow.retrieval.ranking import top_of_rows
 
 
 def fit_curve(scores: np.ndarray, right: np.ndarray, config: CalibrationConfig) -> Calibrator:
-    return Calibrator((1.0, 0.0), *curve_of(scores, right, config))
+    return Calibrator((1.0, 0.0), curve_of(scores, right, config))
 
 
 def pairs(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -30,7 +30,7 @@ def pairs(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray
 def test_the_true_probabilities_are_found(method):
     curve = fit_curve(*pairs(20_000)[::2], CalibrationConfig(method=method))
     scores, probability, _ = pairs(5_000, seed=1)
-    assert curve.method == method
+    assert curve.curve.method == method
     assert np.abs(curve(scores) - probability).mean() < 0.02
 
 
@@ -53,11 +53,11 @@ def test_platt_is_the_best_sigmoid_for_its_targets():
 def test_scarce_data_gets_a_sigmoid():
     config = CalibrationConfig(min_right=50)
     scores, _, right = pairs(1_000)
-    assert fit_curve(scores, right, config).method == "isotonic"
+    assert fit_curve(scores, right, config).curve.method == "isotonic"
     few = np.flatnonzero(right)[:49]
     rest = np.flatnonzero(~right)
     chosen = np.concatenate([few, rest])
-    assert fit_curve(scores[chosen], right[chosen], config).method == "platt"
+    assert fit_curve(scores[chosen], right[chosen], config).curve.method == "platt"
 
 
 @given(
@@ -150,4 +150,4 @@ def test_no_label_has_no_probability_and_files_keep_the_curve():
     again = Calibrator.from_dict(json.loads(json.dumps(curve.to_dict())))
     scores = np.linspace(-5, 10, 50).reshape(5, 10)
     np.testing.assert_array_equal(again(scores), curve(scores))
-    assert again.method == curve.method
+    assert again.curve.method == curve.curve.method

@@ -7,42 +7,30 @@ spaces between them, or ``|`` where the field has one.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from xcflow.catalogue.formats.chunking import Row, chunks_of
-from xcflow.catalogue.formats.finding_files import COLUMNS, find, names_of_roles, standing
 from xcflow.catalogue.formats.lines import fault, whole_lines
-from xcflow.catalogue.readers import Chunk, Fault, Role
+from xcflow.catalogue.formats.role_files import RoleFilesReader
+from xcflow.catalogue.formats.row_reader import Row
+from xcflow.catalogue.readers import Fault
 from xcflow.errors import DataError
 
-NAMES = names_of_roles(".csv", ".csv.gz")
 # A field that lacks its closing quote is given up after so many characters.
 MAX_FIELD_CHARS = 8 * 2**20
 
 
-class CsvReader:
+class CsvReader(RoleFilesReader):
     """Reads comma-separated tables; see the module."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
-        self.files: Mapping[Role, Path] = find(self.folder, NAMES, optional=["test_filter"])
-        self.parts: Mapping[str, Path] = {f"csv {k}": v for k, v in self.files.items()}
+    endings = (".csv", ".csv.gz")
+    part_prefix = "csv "
 
-    @classmethod
-    def recognises(cls, folder: Path) -> bool:
-        """Whether any of the format's files stands there."""
-        return any(standing(folder, names) for names in NAMES.values())
-
-    @classmethod
-    def description(cls) -> str:
-        """The files of the format."""
-        return "labels.csv, train.csv and test.csv (each plain or .gz)"
-
-    def chunks(self, role: Role, rows: int) -> Iterator[Chunk]:
-        """See ``CatalogueReader.chunks``."""
-        return chunks_of(_rows(self.files[role], COLUMNS[role]), rows)
+    @staticmethod
+    def file_rows(path: Path, columns: tuple[str, ...]) -> Iterator[Row | Fault]:
+        """See ``RoleFilesReader.file_rows``."""
+        return _rows(path, columns)
 
 
 class _Record(NamedTuple):

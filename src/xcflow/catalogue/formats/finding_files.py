@@ -1,4 +1,4 @@
-"""Which files of a folder hold what, by their names, and what the project calls their columns."""
+"""Which files of a folder hold what, by their names."""
 
 from __future__ import annotations
 
@@ -6,29 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from xcflow.catalogue.readers import Role
 from xcflow.errors import DataError
 
 Key = TypeVar("Key", bound=str)
-
-STEMS: Mapping[Role, tuple[str, ...]] = {
-    "labels": ("labels",),
-    "train": ("train", "trn"),
-    "test": ("test", "tst"),
-    "test_filter": ("test_filter", "tst_filter"),
-}
-# What each row has, where ids and labels stand in the rows.
-COLUMNS: Mapping[Role, tuple[str, ...]] = {
-    "labels": ("id", "text"),
-    "train": ("id", "text", "labels"),
-    "test": ("id", "text", "labels"),
-    "test_filter": ("id", "labels"),
-}
-
-
-def names_of_roles(*endings: str) -> dict[Role, list[str]]:
-    """The names that a format with one file for each role accepts."""
-    return {role: [f"{s}{end}" for s in stems for end in endings] for role, stems in STEMS.items()}
 
 
 def plain_or_gzip(*names: str) -> list[str]:

@@ -7,52 +7,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from xcflow.catalogue.formats.chunking import Row, chunks_of
-from xcflow.catalogue.formats.finding_files import COLUMNS, find, names_of_roles, standing
 from xcflow.catalogue.formats.json_rows import check_string, named, parsed
-from xcflow.catalogue.formats.lines import fault, lines
-from xcflow.catalogue.readers import Chunk, Fault, Role
+from xcflow.catalogue.formats.lines import each, filled_lines
+from xcflow.catalogue.formats.role_files import RoleFilesReader
+from xcflow.catalogue.formats.row_reader import Row
+from xcflow.catalogue.readers import Fault
 
-NAMES = names_of_roles(".jsonl", ".jsonl.gz")
 
+class JsonLinesReader(RoleFilesReader):
+    """Reads the project"s own format; see the module."""
 
-class JsonLinesReader:
-    """Reads the project's own format; see the module."""
+    endings = (".jsonl", ".jsonl.gz")
+    part_prefix = ""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
-        self.files: Mapping[Role, Path] = find(self.folder, NAMES, optional=["test_filter"])
-        self.parts: Mapping[str, Path] = {str(role): path for role, path in self.files.items()}
-
-    @classmethod
-    def recognises(cls, folder: Path) -> bool:
-        """Whether any of the format's files stands there."""
-        return any(standing(folder, names) for names in NAMES.values())
-
-    @classmethod
-    def description(cls) -> str:
-        """The files of the format."""
-        return "labels.jsonl, train.jsonl and test.jsonl (each plain or .gz)"
-
-    def chunks(self, role: Role, rows: int) -> Iterator[Chunk]:
-        """See ``CatalogueReader.chunks``."""
-        return chunks_of(_rows(self.files[role], COLUMNS[role]), rows)
+    @staticmethod
+    def file_rows(path: Path, columns: tuple[str, ...]) -> Iterator[Row | Fault]:
+        """See ``RoleFilesReader.file_rows``."""
+        return _rows(path, columns)
 
 
 def _rows(path: Path, keys: tuple[str, ...]) -> Iterator[Row | Fault]:
-    for number, line in lines(path):
-        if line := line.strip():
-            try:
-                row = _checked(parsed(line), keys)
-            except ValueError as error:
-                yield fault(path, number, str(error), line)
-            else:
-                text = row["text"] if "text" in keys else ""
-                yield Row(number, row["id"], text, row["labels"] if "labels" in keys else [])
+    for number, row in each(path, filled_lines(path), lambda line: _checked(parsed(line), keys)):
+        if isinstance(row, Fault):
+            yield row
+        else:
+            text = row["text"] if "text" in keys else ""
+            yield Row(number, row["id"], text, row["labels"] if "labels" in keys else [])
 
 
 def _checked(row: Any, keys: tuple[str, ...]) -> dict[str, Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TypeVar, cast
 
 from xcflow.catalogue.readers import EXCERPT_CHARS, Fault
 from xcflow.errors import DataError
@@ -15,6 +15,7 @@ from xcflow.errors import DataError
 MAX_LINE_BYTES = 64 * 2**20
 GZIP_MAGIC = b"\x1f\x8b"
 BOM = b"\xef\xbb\xbf"
+T = TypeVar("T")
 
 
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -50,6 +51,28 @@ def whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise DataError(reason, path, number + 1) from error
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", path) from error
+
+
+def filled_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """As ``lines``, without blank ones and without the space around each.
+
+    Raises:
+        DataError: The file cannot be read (further).
+    """
+    for number, line in lines(path):
+        if line := line.strip():
+            yield number, line
+
+
+def each(
+    path: Path, lines: Iterable[tuple[int, bytes]], parse: Callable[[bytes], T]
+) -> Iterator[tuple[int, T | Fault]]:
+    """Number and value of each line, or a fault where ``parse`` raises ``ValueError``."""
+    for number, line in lines:
+        try:
+            yield number, parse(line)
+        except ValueError as error:
+            yield number, fault(path, number, str(error), line)
 
 
 def decoded(line: bytes) -> str:

@@ -5,44 +5,32 @@ The columns are those of the project's own format; ids and label ids may be inte
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from xcflow.catalogue.formats.chunking import Row, chunks_of
-from xcflow.catalogue.formats.finding_files import COLUMNS, find, names_of_roles, standing
 from xcflow.catalogue.formats.lines import decoded, fault
-from xcflow.catalogue.readers import Chunk, Fault, Role
+from xcflow.catalogue.formats.role_files import RoleFilesReader
+from xcflow.catalogue.formats.row_reader import Row
+from xcflow.catalogue.readers import Fault
 from xcflow.errors import DataError
 
-NAMES = names_of_roles(".parquet")
 # Rows that are taken from the file at a time; texts can be long.
 BATCH_ROWS = 1024
 # Without a buffer, a column of a whole row group is taken into memory as it stands in the file.
 BUFFER_BYTES = 2**20
 
 
-class ParquetReader:
+class ParquetReader(RoleFilesReader):
     """Reads Parquet tables; see the module."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
-        self.files: Mapping[Role, Path] = find(self.folder, NAMES, optional=["test_filter"])
-        self.parts: Mapping[str, Path] = {f"parquet {k}": v for k, v in self.files.items()}
+    endings = (".parquet",)
+    part_prefix = "parquet "
 
-    @classmethod
-    def recognises(cls, folder: Path) -> bool:
-        """Whether any of the format's files stands there."""
-        return any(standing(folder, names) for names in NAMES.values())
-
-    @classmethod
-    def description(cls) -> str:
-        """The files of the format."""
-        return "labels.parquet, train.parquet and test.parquet"
-
-    def chunks(self, role: Role, rows: int) -> Iterator[Chunk]:
-        """See ``CatalogueReader.chunks``."""
-        return chunks_of(_rows(self.files[role], COLUMNS[role]), rows)
+    @staticmethod
+    def file_rows(path: Path, columns: tuple[str, ...]) -> Iterator[Row | Fault]:
+        """See ``RoleFilesReader.file_rows``."""
+        return _rows(path, columns)
 
 
 def _rows(path: Path, columns: Sequence[str]) -> Iterator[Row | Fault]:

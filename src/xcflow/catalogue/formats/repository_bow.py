@@ -13,10 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from xcflow.catalogue.formats.chunking import Row, chunks_of
 from xcflow.catalogue.formats.finding_files import find, plain_or_gzip, standing
 from xcflow.catalogue.formats.label_matrix import TEST, TRAIN, LabelMatrix, find_matrices
-from xcflow.catalogue.formats.lines import decoded, fault, lines
+from xcflow.catalogue.formats.lines import decoded, each, lines
 from xcflow.catalogue.formats.repository_files import (
     FILTERS,
     LABEL_TEXTS,
@@ -29,8 +28,9 @@ from xcflow.catalogue.formats.repository_files import (
     texts,
 )
 from xcflow.catalogue.formats.repository_text import RepositoryTextReader
+from xcflow.catalogue.formats.row_reader import Row, RowReader
 from xcflow.catalogue.formats.sparse_text import Entries, SparseText, entries
-from xcflow.catalogue.readers import Chunk, Fault, Role
+from xcflow.catalogue.readers import Fault, Role
 from xcflow.errors import DataError
 
 VOCABULARY = plain_or_gzip("Xf.txt")
@@ -45,7 +45,7 @@ OLD_SPLITS: Mapping[Role, list[str]] = {
 }
 
 
-class RepositoryBowReader:
+class RepositoryBowReader(RowReader):
     """Reads bags of words; see the module."""
 
     def __init__(self, folder: Path) -> None:
@@ -84,11 +84,8 @@ class RepositoryBowReader:
         """The files of the format."""
         return "trn_X_Xf.txt, tst_X_Xf.txt and Xf.txt with trn_X_Y.txt and tst_X_Y.txt"
 
-    def chunks(self, role: Role, rows: int) -> Iterator[Chunk]:
-        """See ``CatalogueReader.chunks``."""
-        return chunks_of(self._rows(role), rows)
-
-    def _rows(self, role: Role) -> Iterator[Row | Fault]:
+    def rows(self, role: Role) -> Iterator[Row | Fault]:
+        """See ``RowReader.rows``."""
         path = self.files[role]
         if role == "test_filter":
             return filter_rows(path, str, str)
@@ -119,21 +116,30 @@ class RepositoryBowReader:
     def _old_documents(self, path: Path) -> Iterator[Row | Fault]:
         file = SparseText(path, "features", "labels")
         size = 0
-        for document, (number, line) in enumerate(file.lines()):
-            try:
-                labels, bag = _old_row(line)
-                yield Row(number, str(document), self._text(bag), [str(label) for label in labels])
-            except ValueError as error:
-                yield fault(path, number, str(error), line)
+        for document, (number, row) in enumerate(each(path, file.lines(), self._old_row)):
+            if isinstance(row, Fault):
+                yield row
+            else:
+                text, labels = row
+                yield Row(number, str(document), text, labels)
             size = document + 1
         yield from misstated(path, file.sizes[0], size)
 
+    def _old_row(self, line: bytes) -> tuple[str, list[str]]:
+        """The words and the labels of a row.
+
+        Raises:
+            ValueError: With the reason in a few words.
+        """
+        # A row that starts with a space has no labels.
+        first, _, rest = line.partition(b" ")
+        if b":" in first:
+            first, rest = b"", line
+        labels = [str(index(label)) for label in first.split(b",") if label]
+        return self._text(entries(rest)), labels
+
     def _texts(self, bags: SparseText) -> Iterator[tuple[int, str | Fault]]:
-        for number, line in bags.lines():
-            try:
-                yield number, self._text(entries(line))
-            except ValueError as error:
-                yield number, fault(bags.path, number, str(error), line)
+        return each(bags.path, bags.lines(), lambda line: self._text(entries(line)))
 
     def _text(self, bag: Entries) -> str:
         """The words of a row.
@@ -158,16 +164,3 @@ class RepositoryBowReader:
             except ValueError as error:
                 raise DataError(str(error), self._vocabulary, number) from None
         return words
-
-
-def _old_row(line: bytes) -> tuple[list[int], Entries]:
-    """The labels and the features of a row.
-
-    Raises:
-        ValueError: With the reason in a few words.
-    """
-    # A row that starts with a space has no labels.
-    first, _, rest = line.partition(b" ")
-    if b":" in first:
-        first, rest = b"", line
-    return [index(label) for label in first.split(b",") if label], entries(rest)

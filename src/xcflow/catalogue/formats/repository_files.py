@@ -12,9 +12,9 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
-from xcflow.catalogue.formats.chunking import Row
 from xcflow.catalogue.formats.finding_files import plain_or_gzip
-from xcflow.catalogue.formats.lines import decoded, fault, lines
+from xcflow.catalogue.formats.lines import decoded, each, filled_lines, lines
+from xcflow.catalogue.formats.row_reader import Row
 from xcflow.catalogue.readers import Fault
 from xcflow.errors import DataError
 
@@ -41,11 +41,7 @@ class Side(NamedTuple, Generic[T]):
 
 def texts(path: Path) -> Iterator[tuple[int, str | Fault]]:
     """Line and text of each row of a file with one text a line; a blank line is a row too."""
-    for number, line in lines(path):
-        try:
-            yield number, decoded(line)
-        except ValueError as error:
-            yield number, fault(path, number, str(error), line)
+    return each(path, lines(path), decoded)
 
 
 def without_blank_end(rows: Iterable[tuple[int, T]], size: int) -> Iterator[tuple[int, T]]:
@@ -123,14 +119,12 @@ def filter_rows(
     path: Path, document_id: Callable[[int], str], label_id: Callable[[int], str]
 ) -> Iterator[Row | Fault]:
     """The pairs of a filter: on each line the row of a document and the row of a label."""
-    for number, line in lines(path):
-        if line.strip():
-            try:
-                document, label = map(index, line.split())
-            except ValueError:
-                yield fault(path, number, "expected the row of a document and of a label", line)
-            else:
-                yield Row(number, document_id(document), "", [label_id(label)])
+    for number, pair in each(path, filled_lines(path), _filter_pair):
+        if isinstance(pair, Fault):
+            yield pair
+        else:
+            document, label = pair
+            yield Row(number, document_id(document), "", [label_id(label)])
 
 
 def index(text: bytes) -> int:
@@ -148,6 +142,14 @@ def index(text: bytes) -> int:
 def is_blank(value: object) -> bool:
     """Whether there is nothing in a row."""
     return not (value.strip() if isinstance(value, str | bytes) else value)
+
+
+def _filter_pair(line: bytes) -> tuple[int, int]:
+    try:
+        document, label = map(index, line.split())
+    except ValueError:
+        raise ValueError("expected the row of a document and of a label") from None
+    return document, label
 
 
 def _document(

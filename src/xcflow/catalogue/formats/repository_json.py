@@ -12,13 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from xcflow.catalogue.formats.chunking import Row, chunks_of
 from xcflow.catalogue.formats.finding_files import find, plain_or_gzip, standing
 from xcflow.catalogue.formats.json_rows import check_string, named, parsed
-from xcflow.catalogue.formats.lines import fault, lines
+from xcflow.catalogue.formats.lines import fault, filled_lines
 from xcflow.catalogue.formats.repository_files import FILTERS, filter_rows
 from xcflow.catalogue.formats.row_ids import RowIds
-from xcflow.catalogue.readers import Chunk, Fault, Role
+from xcflow.catalogue.formats.row_reader import Row, RowReader
+from xcflow.catalogue.readers import Fault, Role
 
 NAMES: Mapping[Role, list[str]] = {
     "labels": plain_or_gzip("lbl.json"),
@@ -29,7 +29,7 @@ NAMES: Mapping[Role, list[str]] = {
 TEXT_KEYS = ["title", "content"]
 
 
-class RepositoryJsonReader:
+class RepositoryJsonReader(RowReader):
     """Reads the raw data; see the module."""
 
     def __init__(self, folder: Path) -> None:
@@ -50,18 +50,15 @@ class RepositoryJsonReader:
         """The files of the format."""
         return "trn.json, tst.json and lbl.json (each plain or .gz)"
 
-    def chunks(self, role: Role, rows: int) -> Iterator[Chunk]:
-        """See ``CatalogueReader.chunks``."""
-        return chunks_of(self._rows(role), rows)
-
-    def _rows(self, role: Role) -> Iterator[Row | Fault]:
+    def rows(self, role: Role) -> Iterator[Row | Fault]:
+        """See ``RowReader.rows``."""
         if role == "test_filter":
             return filter_rows(self.files[role], self._test_ids.of, self._label_ids.of)
         return self._objects(role)
 
     def _objects(self, role: Role) -> Iterator[Row | Fault]:
         path = self.files[role]
-        for index, (number, line) in enumerate(_filled_lines(path)):
+        for index, (number, line) in enumerate(filled_lines(path)):
             try:
                 row = _checked(parsed(line))
                 labels = [] if role == "labels" else _targets(row)
@@ -83,15 +80,9 @@ class RepositoryJsonReader:
         return RowIds(_uids(self.files["test"]))
 
 
-def _filled_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    for number, line in lines(path):
-        if line := line.strip():
-            yield number, line
-
-
 def _uids(path: Path) -> Iterator[str]:
     """The uid of each row, empty where there is none."""
-    for _, line in _filled_lines(path):
+    for _, line in filled_lines(path):
         try:
             yield _uid(_checked(parsed(line)))
         except ValueError:  # a fault of the row itself, told when the row is read

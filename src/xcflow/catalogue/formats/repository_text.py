@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from xcflow.catalogue.formats.chunking import Row, chunks_of
 from xcflow.catalogue.formats.finding_files import find, plain_or_gzip, standing
 from xcflow.catalogue.formats.label_matrix import TEST, TRAIN, LabelMatrix, find_matrices
 from xcflow.catalogue.formats.repository_files import (
@@ -22,7 +21,8 @@ from xcflow.catalogue.formats.repository_files import (
     numbered_labels,
     texts,
 )
-from xcflow.catalogue.readers import Chunk, Fault, Role
+from xcflow.catalogue.formats.row_reader import Row, RowReader
+from xcflow.catalogue.readers import Fault, Role
 
 NAMES: Mapping[Role, list[str]] = {
     "labels": LABEL_TEXTS,
@@ -32,7 +32,7 @@ NAMES: Mapping[Role, list[str]] = {
 }
 
 
-class RepositoryTextReader:
+class RepositoryTextReader(RowReader):
     """Reads texts and label matrices; see the module."""
 
     def __init__(self, folder: Path) -> None:
@@ -52,11 +52,8 @@ class RepositoryTextReader:
         """The files of the format."""
         return "trn_X.txt, tst_X.txt and Y.txt with trn_X_Y.txt and tst_X_Y.txt (or Y.*.npz)"
 
-    def chunks(self, role: Role, rows: int) -> Iterator[Chunk]:
-        """See ``CatalogueReader.chunks``."""
-        return chunks_of(self._rows(role), rows)
-
-    def _rows(self, role: Role) -> Iterator[Row | Fault]:
+    def rows(self, role: Role) -> Iterator[Row | Fault]:
+        """See ``RowReader.rows``."""
         path = self.files[role]
         if role == "test_filter":
             return filter_rows(path, str, str)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from xcflow.catalogue.formats.lines import fault, lines
+from xcflow.catalogue.formats.lines import each, lines
 from xcflow.catalogue.formats.repository_files import index, without_blank_end
 from xcflow.catalogue.readers import Fault
 from xcflow.errors import DataError
@@ -52,11 +52,7 @@ class SparseText:
 
     def entries(self) -> Iterator[tuple[int, Entries | Fault]]:
         """Line and (column, value) pairs of each row."""
-        for number, line in self.lines():
-            try:
-                yield number, entries(line)
-            except ValueError as error:
-                yield number, fault(self.path, number, str(error), line)
+        return each(self.path, self.lines(), entries)
 
     def columns(self) -> Iterator[tuple[int, list[int] | Fault]]:
         """Line and columns of each row, whatever their values are."""
