@@ -20,8 +20,10 @@ setup: ## only build the environment .venv
 run: setup ## retrain on the bundled data by the whole pipeline
 	@.venv/bin/xcflow run $(ARGS)
 
+# Files are spread over the cores, one thread each: small products gain nothing from more.
 test: setup ## run the test suite
-	@.venv/bin/python -m pytest -q --durations=10 $(ARGS)
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile \
+		--durations=10 $(ARGS)
 
 lint: setup ## ruff, mypy, import contracts
 	@.venv/bin/ruff check .

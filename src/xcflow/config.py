@@ -211,8 +211,6 @@ class ModuleOneConfig:
         warmup_steps: Steps of linear warm-up (at most a tenth of all); then linear to 0.
         loss: ``triplet`` (the paper's: hardest in-batch negatives, softmax weights) or ``softmax``
             (every positive against all in-batch negatives).
-        side_by_side: Of encoders side by side (``transformer_with_bag``): ``together`` trains them
-            by the mean of their cosines, ``each`` makes each of them right alone.
         two_way: Rank documents for a label too, not only labels for a document.
         hardest: Negatives of a document that take part (triplet).
         margin: Margin of the triplet loss.
@@ -239,7 +237,6 @@ class ModuleOneConfig:
     weight_decay: float = 0.0
     warmup_steps: int = 50
     loss: Literal["triplet", "softmax"] = "softmax"
-    side_by_side: Literal["together", "each"] = "together"
     two_way: bool = True
     hardest: int = 10
     margin: float = 0.3
@@ -385,6 +382,7 @@ class FusionConfig:
             0 weighs all alike, 1 weighs them as PSP does.
         hidden: Hidden units of the network that ranks the proposals.
         steps: Steps of its training on the validation split.
+        batch_documents: Documents of a step.
         rate: Its learning rate.
         decay: Its weight decay.
     """
@@ -396,11 +394,13 @@ class FusionConfig:
     contenders: int = 50
     tail_weight: float = 0.5
     hidden: int = 32
-    steps: int = 200
-    rate: float = 0.03
+    steps: int = 300
+    batch_documents: int = 128
+    rate: float = 0.02
     decay: float = 1e-3
 
     def __post_init__(self) -> None:
+        _require(self.batch_documents >= 1, "fusion.batch_documents must be at least 1")
         _require(self.shortlist >= 1, "fusion.shortlist must be at least 1")
         _require(self.neighbours >= 1, "fusion.neighbours must be at least 1")
         _require(self.hidden >= 1, "fusion.hidden must be at least 1")

@@ -2,7 +2,8 @@
 
 What a transformer blurs, rare names above all, a bag of embeddings holds in a vector of its own;
 what depends on the neighbouring words only the transformer sees. Both are trained on the same
-batches, by the mean of their cosines or each by a loss of its own (``module_one.side_by_side``).
+batches, each by a loss of its own: by one loss of their mean they lean on each other, and what one
+gets wrong the other learns to outweigh on the training documents alone.
 """
 
 from __future__ import annotations

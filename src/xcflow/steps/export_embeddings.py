@@ -18,7 +18,7 @@ from xcflow.labels.auxiliary import AuxiliaryVectors
 from xcflow.progress import progress
 from xcflow.ragged import Ragged
 from xcflow.steps.provenance import provenance
-from xcflow.training.module_one import augmented_labels, trained_parts
+from xcflow.training.module_one import augmented_labels
 from xcflow.vectors import SHARD_ROWS, ShardedVectors
 
 
@@ -30,7 +30,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     auxiliary = AuxiliaryVectors(
         row_of_label,
         len(tensors["auxiliary.weight"]),
-        trained_parts(encoder, config.module_one),
+        encoder.parts,
         on_unit=config.module_one.auxiliary_on == "unit",
     )
     auxiliary.table.weight.copy_(tensors["auxiliary.weight"])

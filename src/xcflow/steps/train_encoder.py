@@ -17,7 +17,7 @@ from xcflow.labels.auxiliary import AuxiliaryVectors
 from xcflow.steps.provenance import checkpoint_of, provenance
 from xcflow.training.data import Splits
 from xcflow.training.loop import Plan, train
-from xcflow.training.module_one import ModuleOne, trained_parts
+from xcflow.training.module_one import ModuleOne
 
 
 def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
@@ -30,7 +30,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     auxiliary = AuxiliaryVectors(
         row_of_label,
         int(clusters.meta["rows"]),
-        trained_parts(encoder, settings),
+        encoder.parts,
         on_unit=settings.auxiliary_on == "unit",
         norm=settings.auxiliary_norm,
         generator=torch.Generator().manual_seed(seed),

@@ -99,7 +99,7 @@ class ModuleOne:
         candidates: Candidates,
         drawn: NDArray[np.int64],
     ) -> Tensor:
-        """The mean over the parts that are trained of the loss by each part's own cosines."""
+        """The mean over the encoder's parts of the loss by each part's own cosines."""
         parts = self._auxiliary.parts
         pairs = zip(parts_of(documents, parts), parts_of(labels, parts), strict=True)
         losses = [self._loss(len(parts) * (d @ z.T), candidates, drawn) for d, z in pairs]
@@ -150,11 +150,6 @@ class ModuleOne:
                 _, number, key = name.split(".")
                 moments.setdefault(int(number), {})[key] = value
         self._optimizer.load_state_dict({**state, "state": moments})
-
-
-def trained_parts(encoder: Encoder, config: ModuleOneConfig) -> tuple[int, ...]:
-    """Widths of the parts of the encoder's vectors that have a loss of their own."""
-    return encoder.parts if config.side_by_side == "each" else (encoder.dim,)
 
 
 def augmented_labels(encoder: Encoder, auxiliary: AuxiliaryVectors, tokens: Ragged) -> Tensor:

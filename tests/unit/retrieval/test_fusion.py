@@ -137,9 +137,9 @@ def test_gains_weigh_the_true_labels():
 
 def test_a_true_label_competes_with_the_false_ones_of_its_document():
     rng = np.random.default_rng(0)
-    rows = np.sort(rng.integers(0, 6, 40))
+    rows = np.sort(np.append(rng.integers(0, 6, 34), np.arange(6)))
     true = rng.random(40) < 0.3
-    true[rows == 2] = False  # nothing to find
+    true[np.searchsorted(rows, np.arange(6))] = True
     true[rows == 3] = True  # nothing to confuse it with
     scores, weight = 4.0 * rng.standard_normal(40), rng.uniform(1, 3, 40)
     losses = []
@@ -147,10 +147,37 @@ def test_a_true_label_competes_with_the_false_ones_of_its_document():
         own, false = scores[(rows == i) & true], scores[(rows == i) & ~true]
         against = np.exp(false).sum()
         loss = -np.log(np.exp(own) / (np.exp(own) + against)) * weight[(rows == i) & true]
-        losses += [loss.mean()] if len(own) else []
-    lists = _Lists(*(torch.from_numpy(a) for a in (rng.random(40), rows, true, weight)), 6)
+        losses.append(loss.mean())
+    lists = _Lists(*(torch.from_numpy(a) for a in (rng.random(40), rows, true, weight)))
     found = _list_loss(torch.from_numpy(scores).float(), lists)
-    assert float(found) == pytest.approx(np.mean(losses) / weight[true].mean(), rel=1e-3)
+    assert float(found) == pytest.approx(np.mean(losses), rel=1e-3)
+
+
+def test_batches_show_all_documents_before_one_comes_again():
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(1, 5, 11)
+    rows = torch.from_numpy(np.repeat(np.arange(11), sizes))
+    lists = _Lists(rows[:, None].float(), rows, rows % 2 == 0, 2.0 * rows)
+    batches = lists.batches(4, rng)
+    for _ in range(3):
+        seen = []
+        for _, batch in zip(range(3), batches, strict=False):
+            documents = batch.x[:, 0].long()
+            assert torch.equal(batch.true, documents % 2 == 0)
+            assert torch.equal(batch.weight, 2.0 * documents)
+            # Each document whole, numbered by its place in the batch.
+            assert torch.equal(
+                torch.unique_consecutive(documents, return_inverse=True)[1], batch.rows
+            )
+            seen += documents.tolist()
+        assert sorted(seen) == rows.tolist()
+
+
+@pytest.mark.parametrize("batch", [1, 7, 1000])
+def test_any_size_of_a_batch_learns(batch: int):
+    lists = Lists(1)
+    config = FusionConfig(hidden=8, steps=300, batch_documents=batch)
+    assert lists.precision(lists.fit(config=config)) > 0.7
 
 
 @pytest.mark.parametrize("contenders", [0, 1, 1000])

@@ -144,10 +144,6 @@ def test_the_bundle_states_only_settings_that_were_in_force(model: Any):
         {"clustering": {"clusters": 0}},
         {"encoder": {"kind": "transformer", "layers": 1}},
         {"encoder": {"kind": "transformer_with_bag", "layers": 1}},
-        {
-            "encoder": {"kind": "transformer_with_bag", "layers": 1},
-            "module_one": {"side_by_side": "each"},
-        },
         {"module_one": {"loss": "triplet", "auxiliary_on": "raw", "two_way": False}},
         {"module_one": {"epochs": 0}, "module_two": {"epochs": 0}},
         {"retrieval": {"index": "hnsw"}},

@@ -19,7 +19,7 @@ from xcflow.config import (
 from xcflow.encoders.build import initial_encoder
 from xcflow.labels.auxiliary import AuxiliaryVectors, map_labels
 from xcflow.training.data import Splits
-from xcflow.training.module_one import ModuleOne, trained_parts
+from xcflow.training.module_one import ModuleOne
 from xcflow.training.module_two import ModuleTwo
 from xcflow.vectors import ShardedVectors
 
@@ -55,7 +55,7 @@ def make_module_one(themed: Dataset, splits: Splits, pretrained: Path) -> Callab
         auxiliary = AuxiliaryVectors(
             rows,
             size,
-            trained_parts(encoder, config),
+            encoder.parts,
             on_unit=True,
             norm=1.0,
             generator=torch.Generator().manual_seed(SEED),

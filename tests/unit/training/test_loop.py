@@ -142,10 +142,6 @@ MODULES = {
     "bag, triplet": ("make_module_one", {"batch_size": 9, "loss": "triplet", "hardest": 3}),
     "transformer": ("make_module_one", {"batch_size": 9, "kind": "transformer"}),
     "both": ("make_module_one", {"batch_size": 9, "kind": "transformer_with_bag"}),
-    "each": (
-        "make_module_one",
-        {"batch_size": 9, "kind": "transformer_with_bag", "side_by_side": "each"},
-    ),
     "classifiers": ("make_module_two", {"batch_size": 9, "mine_every": 2}),
     "classifiers, not mined": ("make_module_two", {"batch_size": 9, "mined": 0}),
 }
