@@ -150,7 +150,7 @@ class EncoderConfig:
 
     Attributes:
         kind: ``bag_of_embeddings``, ``transformer``, or ``transformer_with_bag``: both side by
-            side, trained together.
+            side, on the same batches.
         model: ``minilm`` (the packaged all-MiniLM-L6-v2), a local folder, or a Hugging Face id.
         layers: Use the first n layers of the transformer; 0 means all.
         dropout: Dropout on the resulting vectors and on a transformer's input vectors.
