@@ -95,7 +95,7 @@ def test_the_page_is_written_where_it_is_wanted(xcflow, runs, tmp_path):
     assert below.is_file()
     code, out, error = xcflow("quick-0", "quick-1", "--html", below / "page.html")
     assert (code, out) == (shell.FAILED, "")
-    assert "page.html: cannot be written: " in error
+    assert "page.html: cannot be written: File exists" in error
     assert error.count("\n") == 1
 
 

@@ -197,3 +197,16 @@ def test_documents_without_proposals_do_no_harm():
     np.testing.assert_allclose(
         fusion.score(lists.features), lists.fit().score(lists.features), atol=1e-3
     )
+
+
+def test_documents_with_nothing_to_find_do_no_harm():
+    lists = Lists(2)
+    rows = [lists.proposals[i].tolist() for i in range(80)]
+    true = [lists.truth[i].tolist() for i in range(80)]
+    # The same features again, so that their moments stay as they are.
+    features = np.concatenate([lists.features, lists.features])
+    proposals, truth = Ragged.from_rows(rows * 2), Ragged.from_rows(true + [[]] * 80)
+    fusion = fit_fusion(features, proposals, truth, np.ones(LABELS), CONFIG, 1)
+    np.testing.assert_allclose(
+        fusion.score(lists.features), lists.fit().score(lists.features), atol=1e-3
+    )

@@ -30,7 +30,23 @@ class CsvReader(RoleFilesReader):
     @staticmethod
     def file_rows(path: Path, columns: tuple[str, ...]) -> Iterator[Row | Fault]:
         """See ``RoleFilesReader.file_rows``."""
-        return _rows(path, columns)
+        records = _records(path)
+        header = next(records, None)
+        if header is None:
+            return
+        names = [name.strip() for name in header.fields]
+        if missing := [column for column in columns if names.count(column) != 1]:
+            reason = f"expected a header with one column {' and one column '.join(missing)}"
+            raise DataError(reason, path, header.line)
+        places = {column: names.index(column) for column in columns}
+        for line, fields, reason in records:
+            problem = reason or _problem(fields, len(names))
+            if problem:
+                shown = ",".join(fields).encode(errors="surrogateescape")
+                yield fault(path, line, problem, shown)
+                continue
+            row = {column: fields[place] for column, place in places.items()}
+            yield Row(line, row["id"], row.get("text", ""), _label_ids(row.get("labels", "")))
 
 
 class _Record(NamedTuple):
@@ -39,26 +55,6 @@ class _Record(NamedTuple):
     line: int
     fields: Sequence[str]
     reason: str = ""
-
-
-def _rows(path: Path, columns: Sequence[str]) -> Iterator[Row | Fault]:
-    records = _records(path)
-    header = next(records, None)
-    if header is None:
-        return
-    names = [name.strip() for name in header.fields]
-    if missing := [column for column in columns if names.count(column) != 1]:
-        reason = f"expected a header with one column {' and one column '.join(missing)}"
-        raise DataError(reason, path, header.line)
-    places = {column: names.index(column) for column in columns}
-    for line, fields, reason in records:
-        problem = reason or _problem(fields, len(names))
-        if problem:
-            shown = ",".join(fields).encode(errors="surrogateescape")
-            yield fault(path, line, problem, shown)
-            continue
-        row = {column: fields[place] for column, place in places.items()}
-        yield Row(line, row["id"], row.get("text", ""), _label_ids(row.get("labels", "")))
 
 
 def _records(path: Path) -> Iterator[_Record]:

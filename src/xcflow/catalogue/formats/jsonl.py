@@ -27,16 +27,13 @@ class JsonLinesReader(RoleFilesReader):
     @staticmethod
     def file_rows(path: Path, columns: tuple[str, ...]) -> Iterator[Row | Fault]:
         """See ``RoleFilesReader.file_rows``."""
-        return _rows(path, columns)
-
-
-def _rows(path: Path, keys: tuple[str, ...]) -> Iterator[Row | Fault]:
-    for number, row in each(path, filled_lines(path), lambda line: _checked(parsed(line), keys)):
-        if isinstance(row, Fault):
-            yield row
-        else:
-            text = row["text"] if "text" in keys else ""
-            yield Row(number, row["id"], text, row["labels"] if "labels" in keys else [])
+        rows = each(path, filled_lines(path), lambda line: _checked(parsed(line), columns))
+        for number, row in rows:
+            if isinstance(row, Fault):
+                yield row
+            else:
+                text = row["text"] if "text" in columns else ""
+                yield Row(number, row["id"], text, row["labels"] if "labels" in columns else [])
 
 
 def _checked(row: Any, keys: tuple[str, ...]) -> dict[str, Any]:

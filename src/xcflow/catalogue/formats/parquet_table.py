@@ -30,20 +30,16 @@ class ParquetReader(RoleFilesReader):
     @staticmethod
     def file_rows(path: Path, columns: tuple[str, ...]) -> Iterator[Row | Fault]:
         """See ``RoleFilesReader.file_rows``."""
-        return _rows(path, columns)
-
-
-def _rows(path: Path, columns: Sequence[str]) -> Iterator[Row | Fault]:
-    """The rows; their numbers, from 1, stand for lines."""
-    for number, row in enumerate(_raw_rows(path, columns), start=1):
-        try:
-            row_id = _text("id", row["id"])
-            text = _text("text", row["text"]) if "text" in row else ""
-            labels = _label_ids(row["labels"]) if "labels" in row else []
-        except ValueError as error:
-            yield fault(path, number, str(error), row["id"] or b"")
-        else:
-            yield Row(number, row_id, text, labels)
+        # The rows' numbers, from 1, stand for lines.
+        for number, row in enumerate(_raw_rows(path, columns), start=1):
+            try:
+                row_id = _text("id", row["id"])
+                text = _text("text", row["text"]) if "text" in row else ""
+                labels = _label_ids(row["labels"]) if "labels" in row else []
+            except ValueError as error:
+                yield fault(path, number, str(error), row["id"] or b"")
+            else:
+                yield Row(number, row_id, text, labels)
 
 
 def _raw_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
