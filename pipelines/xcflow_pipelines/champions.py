@@ -12,6 +12,7 @@ import typer
 from xcflow.config import TrackingConfig
 from xcflow.errors import MissingExtraError
 from xcflow.home import Home
+from xcflow.interruption import Interruption
 from xcflow.registry.promotion import Move, Registry
 from xcflow.registry.tracking import Tracker, tracking_uri
 from xcflow_pipelines.records import find_run
@@ -76,7 +77,7 @@ def serve_mlflow(home: Home, tracking: TrackingConfig, host: str, port: int) -> 
     )
     try:
         return OK if process.wait() == 0 else FAILED
-    except KeyboardInterrupt:
+    except Interruption:
         process.terminate()
         process.wait()
         return OK

@@ -17,7 +17,7 @@ from xcflow.errors import XcflowError
 from xcflow.home import Home
 from xcflow_pipelines.pages import write_page
 from xcflow_pipelines.records import RunRecord
-from xcflow_pipelines.shell import OK, InterruptedCommandError
+from xcflow_pipelines.shell import OK
 from xcflow_pipelines.sweep_plan import Combination, SweepPlan, described, read_plan
 from xcflow_pipelines.toml_text import toml_value
 
@@ -106,8 +106,6 @@ def run_plan(plan: SweepPlan, runner: Runner) -> list[Group]:
         sys.stderr.write(f"[{number} of {len(plan.combinations)}] {words}\n")
         try:
             record = runner(combination.config)
-        except InterruptedCommandError:
-            raise
         except XcflowError as error:
             raise XcflowError(f"{words}: {error}") from error
         found.setdefault(combination.setting, []).append((combination, record))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from typing import Any
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, Self
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from xcflow.errors import StorageError
+from xcflow.disk import claimed, replace_file, writable
+from xcflow.errors import BusyError, StorageError
 from xcflow.home import Home
 from xcflow.progress import log
 
@@ -28,9 +31,31 @@ class Checkpoint:
     """
 
     def __init__(self, step: str, key: str, every_seconds: float) -> None:
+        self._step = step
         self._folder = Home.at().checkpoints / f"{step}-{key[:16]}"
         self._every = every_seconds
         self._last = time.monotonic()
+        self._complained = False
+
+    @contextmanager
+    def claimed(self) -> Iterator[Self]:
+        """Do the work of the block without another process at it; when it is done, forget it.
+
+        Raises:
+            BusyError: Another process does the same work.
+        """
+        with ExitStack() as claim:
+            try:
+                claim.enter_context(claimed(self._folder))
+            except BusyError:
+                raise BusyError(
+                    f"{self._step}: another process trains just this ({self._folder}): "
+                    "wait for its end"
+                ) from None
+            except StorageError as error:
+                self._complain(error)
+            yield self
+            self.clear()
 
     def due(self) -> bool:
         """Whether it is time to save."""
@@ -39,17 +64,27 @@ class Checkpoint:
     def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Replace the saved state: all of it, or none if the process dies in between.
 
-        Raises:
-            StorageError: It cannot be written.
+        Where it cannot be written that is said once and the work goes on: what was learned so far
+        is worth more than a copy of it.
         """
         partial = self._folder / f"{_STATE}.partial"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            save_file({k: v.contiguous() for k, v in tensors.items()}, partial, _metadata(state))
-            partial.replace(self._folder / _STATE)
-        except (OSError, SafetensorError) as error:
-            raise StorageError(f"{partial}: the checkpoint cannot be written: {error}") from error
+            with writable(self._folder):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                save_file(
+                    {k: v.contiguous() for k, v in tensors.items()}, partial, _metadata(state)
+                )
+                replace_file(partial, self._folder / _STATE)
+        except StorageError as error:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            self._complain(error)
         self._last = time.monotonic()
+
+    def _complain(self, error: StorageError) -> None:
+        if not self._complained:
+            log(f"warning: {error}; training goes on without a newer checkpoint")
+        self._complained = True
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The saved tensors and state, or None where there is none that can be read."""
