@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
-from xcflow.artifact import writing
+from xcflow.artifact import read_manifest, writing
 from xcflow.catalogue.dataset import Dataset
 from xcflow.config import Config, EncoderConfig, build
 from xcflow.errors import DataError
@@ -36,10 +37,12 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     ids = dataset.labels.ids
     predictor, champion = Predictor.load(inputs["bundle"]), None
     voices = {voice: voice for voice in predictor.voices}
-    candidate = BundleRanker(predictor, predictor.manifest.digest, ids, voices)
+    facts = {name: _facts(inputs[name]) for name in ("bundle", "champion") if name in inputs}
+    candidate = BundleRanker(predictor, predictor.manifest.digest, ids, voices, facts["bundle"])
     if "champion" in inputs:
         old = Predictor.load(inputs["champion"])
-        champion = BundleRanker(old, old.manifest.digest, ids, {CANDIDATE: CHAMPION})
+        main = {CANDIDATE: CHAMPION}
+        champion = BundleRanker(old, old.manifest.digest, ids, main, facts["champion"])
     encoder = _encoder_config(inputs["bundle"])
     _require_tokens_of(encoder, dataset)
     with writing(output, KIND, **provenance("evaluate_model", config, inputs)) as folder:
@@ -47,6 +50,13 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         evaluate(dataset, candidate, champion, baselines, config.evaluation, folder)
         page = evaluation_page(Evaluation.load(folder), _curves(inputs["bundle"]))
         (folder / REPORT).write_text(page, encoding="utf-8")
+
+
+def _facts(bundle: Path) -> dict[str, Any]:
+    """What a bundle says of itself, and the bytes that a server must hold."""
+    manifest = read_manifest(bundle)
+    size = sum((bundle / name).stat().st_size for name in manifest.files)
+    return {"bytes": size, "index_recall": manifest.meta["index_recall"]}
 
 
 def _encoder_config(bundle: Path) -> EncoderConfig:

@@ -93,6 +93,11 @@ def _write_dataset(
         tokenizer=config.encoder.model,
         vocabulary=tokenizer.get_vocab_size(),
         status=report.status,
+        findings=[
+            {"status": finding.status, "sentence": finding.sentence}
+            for finding in report.findings
+            if finding.status != "passed"
+        ],
     )
     return report
 
