@@ -29,7 +29,7 @@ def promote_run(
     Raises:
         GateError: The verdict does not allow it and there is no override.
     """
-    from xcflow.evaluation.gate import Judgement
+    from xcflow.evaluation.verdict import Judgement
 
     run = find_run(home, name)
     judgement = Judgement.open(run.folder("gate_model"))

@@ -101,8 +101,8 @@ def run_pipeline(
 
 
 def _outcome(run: LocalRun, record: RunRecord) -> dict[str, Any]:
-    from xcflow.evaluation.gate import Judgement
     from xcflow.evaluation.result import Evaluation
+    from xcflow.evaluation.verdict import Judgement
 
     judgement = Judgement.open(record.folder("gate_model"))
     evaluation = Evaluation.open(record.folder("evaluate_model"))

@@ -15,7 +15,7 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -495,7 +495,16 @@ class GateConfig:
         floor_lift: The primary metric must reach each baseline's by at least this.
         secondary: Metrics that must not fall.
         margin: A secondary metric falls when it is lower by more than this.
+        slice_metric: The R@k that must not fall in any slice of the labels; empty for none.
+        slice_margin: In a slice it falls when it is lower by more than this.
+        slice_documents: With fewer test documents a slice only speaks when it fell for certain.
         minimum_documents: With fewer test documents nothing is promoted.
+        max_latency_ms: Largest 99th percentile of the time for a single text; 0 for any.
+        max_latency_ratio: Largest median of that time over the champion's; 0 for any.
+        max_bundle_mb: Largest size of the bundle, which a server holds in memory; 0 for any.
+        max_memory_mb: Largest resident memory of the evaluation; 0 for any.
+        min_index_recall: Smallest share of the exact nearest that each index must find.
+        max_data_status: The gravest status of the data report with which a model is promoted.
         promote: Whether a candidate may become champion at all; off for experiments.
     """
 
@@ -506,21 +515,48 @@ class GateConfig:
     floor_lift: float = 0.0
     secondary: tuple[str, ...] = ("P@5", "PSP@5", "R@100")
     margin: float = 0.005
+    slice_metric: str = "R@10"
+    slice_margin: float = 0.02
+    slice_documents: int = 1_000
     minimum_documents: int = 100
+    max_latency_ms: float = 1_000.0
+    max_latency_ratio: float = 0.0
+    max_bundle_mb: float = 8_192.0
+    max_memory_mb: float = 0.0
+    min_index_recall: float = 0.9
+    max_data_status: Literal["passed", "noted", "warning"] = "warning"
     promote: bool = True
 
     def __post_init__(self) -> None:
         _require(0.0 < self.alpha < 0.5, f"gate.alpha must be in (0, 0.5), it is {self.alpha}")
         _require(self.resamples >= 100, "gate.resamples must be at least 100")
-        _require(self.lift >= 0.0, "gate.lift must not be negative")
-        _require(self.margin >= 0.0, "gate.margin must not be negative")
-        _require(self.minimum_documents >= 1, "gate.minimum_documents must be at least 1")
-        for key, name in [("primary", self.primary), *(("secondary", m) for m in self.secondary)]:
+        _require_at_least(0, "gate", self, "lift", "margin", "slice_margin", "slice_documents")
+        _require_at_least(0, "gate", self, "max_latency_ms", "max_latency_ratio")
+        _require_at_least(0, "gate", self, "max_bundle_mb", "max_memory_mb")
+        _require_at_least(1, "gate", self, "minimum_documents")
+        recall = self.min_index_recall
+        _require(0.0 <= recall <= 1.0, f"gate.min_index_recall must be in [0, 1], it is {recall}")
+        _require(
+            re.fullmatch(r"(R@[1-9][0-9]*)?", self.slice_metric) is not None,
+            f"gate.slice_metric must be a recall such as R@10, it is {self.slice_metric!r}",
+        )
+        for key, name in self._metrics():
             _require(
                 re.fullmatch(METRIC_NAME, name) is not None,
                 f"gate.{key}: {name!r} is no metric: known are P@k, nDCG@k, PSP@k, R@k, and one "
                 "slice's part of them, as in R@10/tail (head, torso, tail, cold)",
             )
+
+    def _metrics(self) -> Iterator[tuple[str, str]]:
+        """The metrics that are asked about, each with its key."""
+        yield "primary", self.primary
+        yield from (("secondary", metric) for metric in self.secondary)
+        if self.slice_metric:
+            yield "slice_metric", self.slice_metric
+
+    def depths(self) -> dict[str, int]:
+        """Metrics that are asked about -> their depth k."""
+        return {m: int(m.partition("@")[2].partition("/")[0]) for _, m in self._metrics()}
 
 
 @dataclass(frozen=True)
@@ -628,8 +664,7 @@ class Config:
         if isinstance(tree.setdefault("gate", {}), dict):
             tree["gate"] = dataclasses.asdict(default_gate()) | tree["gate"]
         config = cls.from_dict(tree, source)
-        for metric in (config.gate.primary, *config.gate.secondary):
-            k = int(metric.partition("@")[2].partition("/")[0])
+        for metric, k in config.gate.depths().items():
             _require(
                 k in config.evaluation.ks,
                 f"{source}: the gate asks for {metric}, so evaluation.ks must hold {k}",

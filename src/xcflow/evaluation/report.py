@@ -11,9 +11,10 @@ import numpy as np
 from markupsafe import Markup
 
 from xcflow.evaluation.examples import Answers, side_by_side
-from xcflow.evaluation.gate import OPPONENTS, Judgement
+from xcflow.evaluation.gate import OPPONENTS
 from xcflow.evaluation.ratios import MetricName
 from xcflow.evaluation.result import BASELINES, CANDIDATE, CHAMPION, Evaluation
+from xcflow.evaluation.verdict import Judgement
 from xcflow.report.charts import Series, bar_chart, interval, line_chart
 from xcflow.report.page import render
 

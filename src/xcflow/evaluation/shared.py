@@ -64,23 +64,23 @@ def measure_shared(
         "counts": {"documents": int((sizes > 0).sum()), "test_pairs": int(sizes.sum())},
         **figures_of(folder / SHARED, list(bundles), config.ks),
         "alone": {
-            name: _found_alone(folder, name, ranker.knows & ~shared, config.block_documents)
+            name: _found_alone(folder, name, ranker.knows & ~shared, config)
             for name, ranker in bundles.items()
         },
     }
 
 
 def _found_alone(
-    folder: Path, model: str, labels: NDArray[np.bool_], block_documents: int
+    folder: Path, model: str, labels: NDArray[np.bool_], config: EvaluationConfig
 ) -> dict[str, int]:
     """How many true pairs of labels that a model alone knows are among its kept predictions."""
     truth, predicted = Ragged.load(folder / TRUTH), read_predictions(folder, model).labels
     pairs = found = 0
-    for start in range(0, len(truth), block_documents):
-        top = np.asarray(predicted[start : start + block_documents])
+    for start in range(0, len(truth), config.block_documents):
+        top = np.asarray(predicted[start : start + config.block_documents])
         rows = truth.slice(start, start + len(top))
         rows = rows.keep(labels[rows.data])
         pairs += len(rows.data)
         found += int(contains(rows, top, len(labels)).sum())
-    depth = predicted.shape[1]
+    depth = min(config.kept_predictions, config.ks[-1])
     return {"labels": int(labels.sum()), "test_pairs": pairs, "found": found, "depth": depth}

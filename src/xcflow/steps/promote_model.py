@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xcflow.artifact import read_manifest, writing
 from xcflow.config import Config
-from xcflow.evaluation.gate import Judgement
+from xcflow.evaluation.verdict import Judgement
 from xcflow.progress import log
 from xcflow.registry.names import RUN_KEY_VARIABLE
 from xcflow.registry.service import connected

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from xcflow.ragged import Ragged
 from xcflow.topk import NO_LABEL, TopK
 
 Rows = Sequence[Sequence[int]]
+# What the step adds to the facts of a bundle.
+FACTS = {"bytes": 3_000_000, "index_recall": {"labels": 1.0, "documents": 0.97}}
 
 
 class Scripted:
@@ -86,19 +89,23 @@ def evaluated(tmp_path: Path) -> Callable[..., Evaluation]:
         baselines: Mapping[str, Scripted] | None = None,
         *,
         digests: tuple[str, str] = ("digest of candidate", "digest of champion"),
-        ks: tuple[int, ...] = (1, 5, 100),
+        ks: tuple[int, ...] = (1, 5, 10, 100),
         block: int = 1000,
+        latency_texts: int = 3,
+        facts: Mapping[str, Any] | None = None,
     ) -> Evaluation:
         ids = dataset.labels.ids
-        old = champion and BundleRanker(champion, digests[1], ids, {"fused": "champion"})
+        voice = {"fused": "champion"}
+        old = champion and BundleRanker(champion, digests[1], ids, voice, FACTS)
         others = [
             BundleRanker(model, name, ids, {"fused": name})
             for name, model in (baselines or {}).items()
         ]
-        config = EvaluationConfig(ks=ks, block_documents=block, latency_texts=3)
+        config = EvaluationConfig(ks=ks, block_documents=block, latency_texts=latency_texts)
         output = tmp_path / f"evaluation-{len(list(tmp_path.iterdir()))}"
         with writing(output, KIND) as folder:
-            new = BundleRanker(candidate, digests[0], ids, {"fused": "fused"})
+            more = FACTS | (facts or {})
+            new = BundleRanker(candidate, digests[0], ids, {"fused": "fused"}, more)
             evaluate(dataset, new, old, others, config, folder)
         return Evaluation.open(output)
 
