@@ -34,6 +34,8 @@ KIND = "evaluation"
 CANDIDATE = "fused"
 CHAMPION = "champion"
 BASELINES = ("baseline_tfidf", "baseline_untrained")
+ENCODER = "encoder"
+WITHOUT_AUXILIARY = "encoder_without_auxiliary"
 
 METRICS = "metrics.json"
 TIMINGS = "timings.json"
