@@ -15,6 +15,7 @@ import numpy as np
 from xcflow.catalogue.dataset import Dataset
 from xcflow.config import EvaluationConfig
 from xcflow.evaluation.calibration import calibration_facts
+from xcflow.evaluation.confusion import confusion_facts
 from xcflow.evaluation.protocol import measure_models, measured_rows
 from xcflow.evaluation.rankers import BundleRanker, Ranker, VoicedPredictor
 from xcflow.evaluation.result import (
@@ -69,6 +70,7 @@ def evaluate(
         "calibration": {
             name: _calibration(folder, name, ranker.predictor) for name, ranker in bundles.items()
         },
+        "confusion": confusion_facts(folder, list(measured["models"]), candidate.nearest_labels),
     }
     texts = dataset.test.texts.take(rows[: config.latency_texts])
     timings = {

@@ -46,6 +46,9 @@ class VoicedPredictor(Protocol):
     def probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """What scores of its main voice mean as probabilities."""
 
+    def nearest_labels(self, labels: NDArray[np.integer[Any]], k: int) -> NDArray[np.int32]:
+        """[N, k] the other labels that are most like N label rows."""
+
 
 class BundleRanker:
     """A bundle, whose labels may differ from the data set's in number and order.
@@ -105,6 +108,21 @@ class BundleRanker:
         """The ``k`` best labels by its main voice among those of the data set marked in [L]."""
         others = len(self._rows) - int((self.knows & labels).sum())
         return self._mapped(self.predictor.top_k(queries.texts, k + min(others, k)), k, labels)
+
+    def nearest_labels(self, labels: NDArray[np.integer[Any]], k: int) -> NDArray[np.int32]:
+        """[N, k] the labels that are most like N others, all as rows of the data set.
+
+        ``NO_LABEL`` stands for one that the data set lacks, and fills the rows of labels that the
+        bundle lacks.
+        """
+        own = np.full(len(self.knows), NO_LABEL, np.int64)
+        known = np.flatnonzero(self._rows != NO_LABEL)
+        own[self._rows[known]] = known
+        asked = own[labels] != NO_LABEL
+        found = np.full((len(labels), k), NO_LABEL, np.int32)
+        nearest = self.predictor.nearest_labels(own[labels[asked]], k)
+        found[asked] = np.where(nearest == NO_LABEL, NO_LABEL, self._rows[nearest])
+        return found
 
     def _mapped(self, top: TopK, k: int, wanted: NDArray[np.bool_]) -> TopK:
         labels = np.where(top.labels == NO_LABEL, NO_LABEL, self._rows[top.labels])

@@ -36,6 +36,8 @@ CANDIDATE = "fused"
 CHAMPION = "champion"
 BASELINES = ("baseline_tfidf", "baseline_untrained")
 SHARED = "shared"
+ENCODER = "encoder"
+WITHOUT_AUXILIARY = "encoder_without_auxiliary"
 
 METRICS = "metrics.json"
 TIMINGS = "timings.json"

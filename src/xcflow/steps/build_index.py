@@ -57,6 +57,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         "index_recall": recall,
     }
     with writing(output, KIND, **provenance("build_index", config, inputs), meta=meta) as folder:
+        encoder, tensors = load_encoder(inputs["encoder"])
         settings = {
             "voices": voices.save(folder),
             "fusion": fusion.to_dict(),
@@ -64,6 +65,8 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
             "shortlist": config.fusion.shortlist,
             "excludes_itself": splits.excludes_itself,
             "max_document_tokens": config.data.max_document_tokens,
+            "max_label_tokens": config.data.max_label_tokens,
+            "auxiliary_vectors": len(tensors["auxiliary.weight"]),
             "unknown_token": unknown_token(Tokenizer.from_file(str(dataset.tokenizer_file))),
         }
         _write_json(folder / SETTINGS, settings)
@@ -74,7 +77,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         (folder / "labels").mkdir()
         dataset.labels.ids.save(folder / "labels" / "ids")
         dataset.labels.texts.save(folder / "labels" / "texts")
-        save_encoder(load_encoder(inputs["encoder"])[0], folder)
+        save_encoder(encoder, folder)
 
 
 def _voices(

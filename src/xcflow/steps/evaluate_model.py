@@ -15,8 +15,9 @@ from xcflow.config import Config, EncoderConfig, build
 from xcflow.errors import DataError
 from xcflow.evaluation.baselines import baseline_rankers
 from xcflow.evaluation.evaluate import evaluate
+from xcflow.evaluation.evaluation_charts import Histories
 from xcflow.evaluation.rankers import BundleRanker
-from xcflow.evaluation.report import Histories, evaluation_page
+from xcflow.evaluation.report import evaluation_page
 from xcflow.evaluation.result import CANDIDATE, CHAMPION, KIND, REPORT, Evaluation
 from xcflow.pretrained import model_folder
 from xcflow.serving.bundle import CONFIG, TRAINING
@@ -36,6 +37,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     dataset = Dataset.open(inputs["dataset"])
     ids = dataset.labels.ids
     predictor, champion = Predictor.load(inputs["bundle"]), None
+    predictor.hear_without_auxiliary()
     voices = {voice: voice for voice in predictor.voices}
     facts = {name: _facts(inputs[name]) for name in ("bundle", "champion") if name in inputs}
     candidate = BundleRanker(predictor, predictor.manifest.digest, ids, voices, facts["bundle"])

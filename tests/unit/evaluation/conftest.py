@@ -1,6 +1,10 @@
 """Small data sets and evaluations with models whose quality is known."""
 
+import base64
+import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +49,62 @@ class Scripted:
 
     def top_k_voices(self, texts: Sequence[str], k: int) -> dict[str, TopK]:
         return {"fused": self.top_k(texts, k)}
+
+    def nearest_labels(self, labels: NDArray[np.int64], k: int) -> NDArray[np.int32]:
+        """The rows above and below, in turn."""
+        steps = np.repeat(np.arange(1, k), 2)[:k] * np.tile([1, -1], k)[:k]
+        near = np.asarray(labels)[:, None] + steps
+        inside = (near >= 0) & (near < len(self.label_ids))
+        return np.where(inside, near, NO_LABEL).astype(np.int32)
+
+
+class Page(HTMLParser):
+    """A page: its elements nest, it points nowhere outside, and only its one script may run."""
+
+    VOID = ("meta", "br", "input")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.scripts: list[str] = []
+        self.policy = ""
+        self.ids: list[str] = []
+        self.wanted: list[str] = []
+        self.feed(text)
+        assert self.open == []
+        assert not re.search(r"url\(|@import|https?:|\bnan\b", text)
+        assert "default-src 'none'" in self.policy
+        assert len(self.ids) == len(set(self.ids))
+        assert set(self.wanted) <= set(self.ids)
+        for script in self.scripts:
+            digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+            assert f"script-src 'sha256-{digest}'" in self.policy
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        assert not values.keys() & {"src", "href", "srcset", "data"}
+        assert not [name for name in values if name.startswith("on")]
+        if values.get("http-equiv") == "Content-Security-Policy":
+            self.policy = values["content"] or ""
+        self.ids += [v for k, v in attrs if k == "id" and v]
+        self.wanted += [v for k, v in attrs if k in ("for", "aria-describedby") and v]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "script":
+            self.scripts.append(data)
+
+
+@pytest.fixture(scope="session")
+def read_page() -> type[Page]:
+    return Page
 
 
 def documents(prefix: str, labels: Rows) -> Documents:
