@@ -32,3 +32,4 @@ ERROR = "error"
 # Tags of model versions and logged models.
 BUNDLE_DIGEST = "bundle_digest"
 COMPARED_WITH = "compared_with"
+CATALOGUE_DIGEST = "catalogue_digest"

@@ -34,12 +34,14 @@ class Version:
         digest: The digest of its bundle.
         compared_with: The digest of the champion it was judged against, empty for none.
         run: The run in MLflow that made it.
+        catalogue: The digest of the catalogue that it was trained on, empty where unknown.
     """
 
     number: str
     digest: str
     compared_with: str = ""
     run: str = ""
+    catalogue: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,23 @@ class Registry:
         """The version that was champion before the last move."""
         return self.aliased(names.PREVIOUS)
 
+    def accepted(self, catalogue: str) -> Version | None:
+        """The latest champion that was trained on another catalogue, whose digest is known.
+
+        The present one, or where that was trained on this very catalogue, the one it was compared
+        with, and so on: a catalogue is held against the same one before and after its own model is
+        promoted.
+
+        Args:
+            catalogue: The digest of the catalogue that is to be held against it.
+        """
+        version, seen = self.champion(), {""}
+        while version and version.catalogue in ("", catalogue):
+            seen.add(version.digest)
+            before = version.compared_with
+            version = None if before in seen else self._registered(before)
+        return version
+
     def version(self, number: str) -> Version:
         """A version by its number.
 
@@ -116,6 +135,7 @@ class Registry:
             tags.get(names.BUNDLE_DIGEST, ""),
             tags.get(names.COMPARED_WITH, ""),
             found.run_id or "",
+            tags.get(names.CATALOGUE_DIGEST, ""),
         )
 
     def promote(
@@ -146,7 +166,8 @@ class Registry:
         Raises:
             GateError: The verdict is not PROMOTE, or the candidate or champion is another by now.
         """
-        digest = read_manifest(bundle, BUNDLE, verify=True).digest
+        manifest = read_manifest(bundle, BUNDLE, verify=True)
+        digest = manifest.digest
         if digest != candidate:
             raise GateError(f"{bundle}: the verdict is about another model ({candidate[:12]})")
         with self._lock():
@@ -160,6 +181,7 @@ class Registry:
                 names.BUNDLE_DIGEST: digest,
                 names.COMPARED_WITH: compared_with,
                 names.VERDICT: verdict,
+                names.CATALOGUE_DIGEST: str(manifest.meta.get("catalogue_digest", "")),
             }
             version = self._register(bundle, digest, run, facts)
             keep_bundle(self.home, bundle, digest)

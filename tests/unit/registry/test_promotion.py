@@ -16,8 +16,8 @@ CONFIG = TrackingConfig(experiment="tests", model_name="model")
 def promote(registry, make_bundle):
     """Promotes a bundle with the given content, judged against the given digest."""
 
-    def act(content, against="", verdict="PROMOTE", **arguments):
-        bundle, digest = make_bundle(content)
+    def act(content, against="", verdict="PROMOTE", catalogue="", **arguments):
+        bundle, digest = make_bundle(content, catalogue)
         move = registry.promote(
             bundle,
             candidate=digest,
@@ -113,6 +113,31 @@ def test_of_two_at_once_one_wins(tracker, home, make_bundle):
     (winner,) = [digest for digest in results if digest]
     assert Registry(tracker, "model", home).champion().digest == winner
     assert len(moves(home)) == 1
+
+
+def test_a_catalogue_is_held_against_the_latest_other_one(registry, promote):
+    assert registry.accepted("monday") is None
+    _, first = promote("a", catalogue="monday")
+    assert registry.accepted("monday") is None
+    assert registry.accepted("tuesday").digest == first
+    _, second = promote("b", against=first, catalogue="tuesday")
+    promote("c", against=second, catalogue="tuesday")
+    assert registry.accepted("tuesday").digest == first  # as before these were promoted
+    assert registry.accepted("monday").digest != first
+
+
+def test_champions_that_were_compared_with_each_other_end_the_search(registry, promote):
+    _, first = promote("a", catalogue="monday")
+    _, second = promote("b", against=first, catalogue="monday")
+    promote("a", against=second, catalogue="monday")
+    assert registry.champion().compared_with == second
+    assert registry.accepted("monday") is None
+
+
+def test_a_champion_of_an_unknown_catalogue_is_passed_over(registry, promote):
+    _, first = promote("a", catalogue="monday")
+    promote("b", against=first)
+    assert registry.accepted("tuesday").digest == first
 
 
 def test_nothing_to_go_back_to(registry, promote):
