@@ -115,14 +115,24 @@ def validate(
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="Keep the data set there.")
     ] = None,
+    against: Annotated[
+        str,
+        typer.Option(
+            "--against",
+            metavar="NAME|DIR",
+            help="Tell what differs from a model's catalogue (champion, a run, ...) or a data set.",
+        ),
+    ] = "",
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Check a catalogue, write the canonical data set and a report that is readable offline."""
     from xcflow_pipelines.measure import validate_catalogue
+    from xcflow_pipelines.records import find_catalogue
 
-    config = _config(profile, overrides)
-    report, page = validate_catalogue(config, data, Home.at(home), output)
+    config, place = _config(profile, overrides), Home.at(home)
+    accepted = find_catalogue(place, config.tracking, against) if against else None
+    report, page = validate_catalogue(config, data, place, output, accepted)
     if as_json:
         _print_json({**report, "report": str(page)})
     else:

@@ -25,7 +25,7 @@ from xcflow_pipelines.watcher import LocalRun
 
 PROMOTION = "promotion.json"
 # Name of a page beside a run's record -> the step that wrote it.
-REPORTS = {"data": "validate_data", "evaluation": "evaluate_model", "verdict": "gate_model"}
+REPORTS = {"data": "check_drift", "evaluation": "evaluate_model", "verdict": "gate_model"}
 
 
 def retrain(config: Config, profile: str, data: str, home: Home, fresh: bool, as_json: bool) -> int:

@@ -145,6 +145,55 @@ class ValidationConfig:
 
 
 @dataclass(frozen=True)
+class DriftLimits:
+    """How far a catalogue may be from the last accepted one in one respect, as shares.
+
+    Attributes:
+        warn: More is a warning.
+        fail: More stops the pipeline; with 1 nothing does.
+    """
+
+    warn: float
+    fail: float = 1.0
+
+
+@dataclass(frozen=True)
+class DriftConfig:
+    """When a catalogue differs from the last accepted one by more than it should.
+
+    Nothing stops the pipeline by default: how much a catalogue changes from one export to the next
+    is its own nature, and one home may serve several catalogues.
+
+    Attributes:
+        removed_labels: Labels that are gone, of those that were there.
+        added_labels: Labels that were not there, of those that are.
+        renamed_labels: Labels with another text, of those in common.
+        removed_documents: Documents that are gone, of those that were there.
+        label_shares: Total variation distance between the labels' shares of all pairs.
+        label_frequencies: Kolmogorov-Smirnov distance between documents per label.
+        document_lengths: The same between characters per document.
+        label_lengths: The same between characters per label text.
+        unknown_tokens_rise: Rise of the share of tokens that the tokenizer has no entry for.
+    """
+
+    removed_labels: DriftLimits = DriftLimits(0.05)
+    added_labels: DriftLimits = DriftLimits(0.2)
+    renamed_labels: DriftLimits = DriftLimits(0.05)
+    removed_documents: DriftLimits = DriftLimits(0.1)
+    label_shares: DriftLimits = DriftLimits(0.2)
+    label_frequencies: DriftLimits = DriftLimits(0.1)
+    document_lengths: DriftLimits = DriftLimits(0.1)
+    label_lengths: DriftLimits = DriftLimits(0.1)
+    unknown_tokens_rise: DriftLimits = DriftLimits(0.01)
+
+    def __post_init__(self) -> None:
+        for name, limits in dataclasses.asdict(self).items():
+            for key, share in limits.items():
+                where = f"drift.{name}.{key}"
+                _require(0.0 <= share <= 1.0, f"{where} is a share from 0 to 1, it is {share}")
+
+
+@dataclass(frozen=True)
 class EncoderConfig:
     """The encoder shared by documents and labels.
 
@@ -607,6 +656,7 @@ class ResourcesConfig:
     """What the pipeline's tasks ask of a cluster; one sub-section each, ``other`` for the rest."""
 
     validate_data: TaskResources = field(default_factory=TaskResources)
+    check_drift: TaskResources = field(default_factory=TaskResources)
     cluster_labels: TaskResources = field(default_factory=TaskResources)
     train_encoder: TaskResources = field(default_factory=TaskResources)
     export_embeddings: TaskResources = field(default_factory=TaskResources)
@@ -623,6 +673,7 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    drift: DriftConfig = field(default_factory=DriftConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
     module_one: ModuleOneConfig = field(default_factory=ModuleOneConfig)
@@ -784,7 +835,8 @@ def build(cls: type[T], tree: Mapping[str, Any], source: str) -> T:
 
 def _build(cls: type[Any], tree: Mapping[str, Any], source: str, prefix: str) -> Any:
     hints = typing.get_type_hints(cls)
-    names = [f.name for f in dataclasses.fields(cls)]
+    defaults = {f.name: f.default for f in dataclasses.fields(cls)}
+    names = list(defaults)
     values: dict[str, Any] = {}
     for key, value in tree.items():
         if key not in names:
@@ -797,7 +849,11 @@ def _build(cls: type[Any], tree: Mapping[str, Any], source: str, prefix: str) ->
         if dataclasses.is_dataclass(hint):
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{source}: {prefix}{key} is a section, not a value")
-            values[key] = _build(cast(type[Any], hint), value, source, f"{prefix}{key}.")
+            # A default of its own stays in force for the keys that are not given.
+            own = defaults[key]
+            given = {} if own is dataclasses.MISSING else dataclasses.asdict(own)
+            section = {**given, **value}
+            values[key] = _build(cast(type[Any], hint), section, source, f"{prefix}{key}.")
         else:
             values[key] = _checked(value, hint, f"{source}: {prefix}{key}")
     try:

@@ -48,7 +48,7 @@ class Move:
         verdict: What the gate said of the new champion.
         compared_with: The digest of the champion that the verdict compares it with.
         evaluation: The digest of the evaluation that the verdict is about.
-        catalogue: The digest of the catalogue it was measured on.
+        catalogue: The digest of the catalogue that the new champion was trained on.
         test_split: The identity of the test split.
         reason: Why, in words.
         run: The run in MLflow that made the new champion.

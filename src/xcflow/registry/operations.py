@@ -109,6 +109,15 @@ def find_champion(tracker: Tracker, model: str, candidate: str) -> str:
     return champion.compared_with if champion.digest == candidate else champion.digest
 
 
+def find_accepted(tracker: Tracker, model: str, catalogue: str) -> str:
+    """The digest of the bundle whose catalogue is the last accepted one beside a given one.
+
+    Empty where there is none.
+    """
+    version = promotion.Registry(tracker, model, Home.at()).accepted(catalogue)
+    return version.digest if version else ""
+
+
 def fetch_bundle(tracker: Tracker, digest: str) -> str:
     """The local folder of a registered bundle."""
     return str(bundles.fetch_bundle(tracker, Home.at(), digest))
@@ -146,7 +155,7 @@ def _record_outcome(tracker: Tracker, run: str, folders: Mapping[str, Path]) -> 
     metrics = read_json(evaluation / METRICS)
     tracker.log_results(run, evaluation_metrics(metrics), tags, model)
     tracker.describe(run, run_note(verdict, metrics))
-    for name in ("validate_data", "evaluate_model", "gate_model"):
+    for name in ("check_drift", "evaluate_model", "gate_model"):
         for report in sorted(folders[name].glob("*.html")):
             tracker.log_folder(run, report, f"reports/{name}")
     tracker.log_folder(run, evaluation, "evaluation")

@@ -37,7 +37,7 @@ class Version:
         compared_with: The digest of the champion it was judged against, empty for none.
         verdict: What the gate said of it.
         evaluation: The digest of the evaluation that the verdict is about.
-        catalogue: The digest of the catalogue it was measured on.
+        catalogue: The digest of the catalogue that it was trained on, empty where unknown.
         test_split: The identity of the test split.
         run: The run in MLflow that made it.
     """
@@ -86,6 +86,23 @@ class Registry:
         """The version that was champion before the last move."""
         return self.aliased(names.PREVIOUS)
 
+    def accepted(self, catalogue: str) -> Version | None:
+        """The latest champion that was trained on another catalogue, whose digest is known.
+
+        The present one, or where that was trained on this very catalogue, the one it was compared
+        with, and so on: a catalogue is held against the same one before and after its own model is
+        promoted.
+
+        Args:
+            catalogue: The digest of the catalogue that is to be held against it.
+        """
+        version, seen = self.champion(), {""}
+        while version and version.catalogue in ("", catalogue):
+            seen.add(version.digest)
+            before = version.compared_with
+            version = None if before in seen else self._registered(before)
+        return version
+
     def version(self, number: str) -> Version:
         """A version by its number.
 
@@ -129,7 +146,8 @@ class Registry:
             GateError: The verdict is not PROMOTE, the candidate or champion is another by now, or
                 another process was faster.
         """
-        digest = read_manifest(bundle, BUNDLE, verify=True).digest
+        manifest = read_manifest(bundle, BUNDLE, verify=True)
+        digest = manifest.digest
         if digest != judgement.candidate:
             other = judgement.candidate[:12]
             raise GateError(f"{bundle}: the verdict is about another model ({other})")
@@ -146,7 +164,7 @@ class Registry:
                 names.COMPARED_WITH: judgement.champion,
                 names.VERDICT: judgement.verdict,
                 names.EVALUATION_DIGEST: judgement.evaluation,
-                names.CATALOGUE_DIGEST: judgement.catalogue,
+                names.CATALOGUE_DIGEST: str(manifest.meta.get("catalogue_digest", "")),
                 names.TEST_SPLIT: judgement.test_split,
             }
             version = self._register(bundle, digest, run, tags)

@@ -41,6 +41,7 @@ STEPS: dict[str, Step] = {
     step.name: step
     for step in (
         Step("validate_data", ("catalogue",), ("data", "encoder", "validation"), "dataset"),
+        Step("check_drift", ("dataset",), ("drift",), "drift", optional_inputs=("accepted",)),
         Step("cluster_labels", ("dataset",), (*_MODEL, "clustering"), "clusters"),
         Step(
             "train_encoder",

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from xcflow.artifact import writing
 from xcflow.catalogue.dataset import Dataset
+from xcflow.catalogue.profile import Profile
 from xcflow.catalogue.tokenizer import unknown_token
 from xcflow.config import Config, EvaluationConfig, RetrievalConfig
 from xcflow.encoders.build import load_encoder, save_encoder
@@ -77,6 +78,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         (folder / "labels").mkdir()
         dataset.labels.ids.save(folder / "labels" / "ids")
         dataset.labels.texts.save(folder / "labels" / "texts")
+        Profile.of(dataset).save(folder)
         save_encoder(encoder, folder)
 
 

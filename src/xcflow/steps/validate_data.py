@@ -21,7 +21,6 @@ from xcflow.catalogue.summary import summarise
 from xcflow.catalogue.validation import Validation
 from xcflow.config import Config
 from xcflow.errors import DataError
-from xcflow.progress import log
 from xcflow.steps import STEPS
 
 
@@ -54,12 +53,9 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
             rejected, "report", config_digest=config_digest, inputs={"catalogue": digest}
         ) as folder:
             refusal.report.write(folder)
-        raise _error(catalogue, refusal.report.findings, rejected / HTML_NAME) from None
+        raise refusal.report.error(catalogue, rejected / HTML_NAME) from None
     shutil.rmtree(rejected, ignore_errors=True)
-    for finding in report.findings:
-        if finding.status == "warning":
-            log(f"warning: {finding.sentence}")
-    log(f"report on the catalogue: {output / HTML_NAME}")
+    report.tell(output / HTML_NAME)
 
 
 def _write_dataset(
@@ -105,15 +101,3 @@ def _write_dataset(
 def _report(ingest: Ingest, digest: str, findings: Sequence[Finding]) -> Report:
     files = {facts.file: facts.rows_read for facts in ingest.facts.values()}
     return Report(files, digest, findings)
-
-
-def _error(catalogue: Path, findings: Sequence[Finding], page: Path) -> DataError:
-    """The first failed finding in one line, with its first example and where to read on."""
-    first, *others = [finding for finding in findings if finding.status == "failed"]
-    more = f"; {len(others)} more failed" if others else ""
-    reason = f"{first.sentence}{more}; report: {page}"
-    if not first.examples:
-        return DataError(reason, catalogue)
-    example = first.examples[0]
-    what = "; ".join(part for part in (example.remark, reason) if part)
-    return DataError(what, catalogue / example.file, example.line or None)

@@ -44,9 +44,9 @@ def registry(tracker, home):
 def make_bundle(tmp_path):
     """Makes a folder that is a bundle by its manifest; returns it and its digest."""
 
-    def make(content):
-        folder = tmp_path / f"bundle-{content}"
-        with writing(folder, "bundle") as partial:
+    def make(content, catalogue=""):
+        folder, meta = tmp_path / f"bundle-{content}", {"catalogue_digest": catalogue}
+        with writing(folder, "bundle", meta=meta) as partial:
             (partial / "weights.txt").write_text(content)
         return folder, read_manifest(folder).digest
 

@@ -21,8 +21,8 @@ CONFIG = TrackingConfig(experiment="tests", model_name="model")
 def promote(registry, make_bundle, judged):
     """Promotes a bundle with the given content, judged against the given digest."""
 
-    def act(content, against="", verdict="PROMOTE", **arguments):
-        bundle, digest = make_bundle(content)
+    def act(content, against="", verdict="PROMOTE", catalogue="", **arguments):
+        bundle, digest = make_bundle(content, catalogue)
         judgement = judged(digest, against, verdict)
         return registry.promote(bundle, judgement, run=None, **arguments), digest
 
@@ -31,13 +31,13 @@ def promote(registry, make_bundle, judged):
 
 def test_the_first_champion(registry, promote, home):
     assert registry.champion() is None
-    move, digest = promote("a")
+    move, digest = promote("a", catalogue="monday")
     assert (move.version, move.from_version) == ("1", "")
     assert registry.champion().digest == digest
     assert registry.previous() is None
     assert moves(home) == [move] == registry.log.read()
     assert (move.compared_with, move.evaluation) == ("", f"evaluation of {digest[:6]}")
-    assert (move.catalogue, move.test_split, move.reason) == ("catalogue", "split", "for a test")
+    assert (move.catalogue, move.test_split, move.reason) == ("monday", "split", "for a test")
 
 
 def test_the_next_champion_and_back(registry, promote, home):
@@ -193,6 +193,31 @@ def test_a_model_that_was_made_by_hand_gets_its_record_too(registry, promote, tr
     move, _ = promote("a")
     assert registry.log.read() == [move]
     assert names.MOVES_RUN in tracker.client.get_registered_model("model").tags
+
+
+def test_a_catalogue_is_held_against_the_latest_other_one(registry, promote):
+    assert registry.accepted("monday") is None
+    _, first = promote("a", catalogue="monday")
+    assert registry.accepted("monday") is None
+    assert registry.accepted("tuesday").digest == first
+    _, second = promote("b", against=first, catalogue="tuesday")
+    promote("c", against=second, catalogue="tuesday")
+    assert registry.accepted("tuesday").digest == first  # as before these were promoted
+    assert registry.accepted("monday").digest != first
+
+
+def test_champions_that_were_compared_with_each_other_end_the_search(registry, promote):
+    _, first = promote("a", catalogue="monday")
+    _, second = promote("b", against=first, catalogue="monday")
+    promote("a", against=second, catalogue="monday")
+    assert registry.champion().compared_with == second
+    assert registry.accepted("monday") is None
+
+
+def test_a_champion_of_an_unknown_catalogue_is_passed_over(registry, promote):
+    _, first = promote("a", catalogue="monday")
+    promote("b", against=first)
+    assert registry.accepted("tuesday").digest == first
 
 
 def test_nothing_to_go_back_to(registry, promote):
