@@ -285,7 +285,7 @@ def promote(
     as_json: JsonOption = False,
 ) -> int:
     """Make the model of a run the champion, where the gate's verdict allows it."""
-    if override and not reason:
+    if override and not reason.strip():
         raise BadUsageError("--override needs --reason: it is recorded")
     from xcflow_pipelines.champions import promote_run
     from xcflow_pipelines.records import tracking_of
@@ -304,7 +304,9 @@ def rollback(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Make an earlier model the champion again."""
+    """Make an earlier model the champion again; needs --reason."""
+    if not reason.strip():
+        raise BadUsageError("rollback needs --reason: it is recorded")
     from xcflow_pipelines.champions import roll_back
     from xcflow_pipelines.records import tracking_of
 
@@ -321,9 +323,12 @@ def history(
     """Show who became champion, when and why."""
     from dataclasses import asdict
 
-    from xcflow.registry.promotion import moves
+    from xcflow.registry.moves import altered_line
+    from xcflow_pipelines.champions import moves_of
+    from xcflow_pipelines.records import tracking_of
 
-    rows = [asdict(move) for move in reversed(moves(Home.at(home)))][:limit]
+    place = Home.at(home)
+    rows = [asdict(move) for move in reversed(moves_of(place, tracking_of(place)))][:limit]
     if as_json:
         _print_json(rows)
     elif rows:
@@ -332,6 +337,13 @@ def history(
         console().print(history_table(rows))
     else:
         typer.echo("no champion yet: xcflow run")
+    if line := altered_line(place):
+        from xcflow.errors import ArtifactError
+
+        raise ArtifactError(
+            f"{place.promotions}, line {line}: does not follow the line before: the record was "
+            "altered; the tracking store has it too (docs/gate.md)"
+        )
     return OK
 
 

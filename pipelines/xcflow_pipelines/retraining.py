@@ -124,7 +124,7 @@ def retraining_pipeline(
                 "record_run",
             )
             with dsl.If(gate["Output"] == PROMOTE, name="promote"):
-                step(promote_model, bundle=bundle, verdict=gate["verdict"]).after(recorded)
+                step(promote_model, bundle=bundle, **judged).after(recorded)
 
     return retraining
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xcflow.artifact import read_manifest
+from xcflow.evaluation.verdict import Judgement
 from xcflow.home import Home
 from xcflow.registry import bundles, names, promotion
 from xcflow.registry.notes import run_note
@@ -117,21 +118,18 @@ def promote(
     tracker: Tracker,
     model: str,
     bundle: str,
-    candidate: str,
-    key: str,
     verdict: str,
-    compared_with: str,
-    reason: str,
+    evaluation: str,
+    key: str,
 ) -> dict[str, str] | None:
-    """Make a bundle the champion; returns the move, None where it is the champion already."""
-    move = promotion.Registry(tracker, model, Home.at()).promote(
-        Path(bundle),
-        candidate=candidate,
-        run=tracker.find_run(key) if key else None,
-        verdict=verdict,
-        compared_with=compared_with,
-        reason=reason,
-    )
+    """Make a bundle the champion by the folders of its verdict and of what that is about.
+
+    Returns:
+        The move, None where the bundle is the champion already.
+    """
+    judgement = Judgement.open_with_evaluation(Path(verdict), Path(evaluation))
+    run = tracker.find_run(key) if key else None
+    move = promotion.Registry(tracker, model, Home.at()).promote(Path(bundle), judgement, run=run)
     return None if move is None else asdict(move)
 
 

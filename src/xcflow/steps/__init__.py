@@ -69,7 +69,7 @@ STEPS: dict[str, Step] = {
             optional_inputs=("champion",),
         ),
         Step("gate_model", ("evaluation",), ("gate",), "verdict"),
-        Step("promote_model", ("bundle", "verdict"), ("tracking",), "promotion"),
+        Step("promote_model", ("bundle", "evaluation", "verdict"), ("tracking",), "promotion"),
     )
 }
 

@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from xcflow.artifact import read_manifest, writing
-from xcflow.config import TrackingConfig
+from xcflow.config import GateConfig, TrackingConfig
+from xcflow.evaluation.verdict import Judgement
 from xcflow.home import Home
 from xcflow.registry.promotion import Registry
 from xcflow.registry.tracking import Tracker
@@ -48,5 +49,28 @@ def make_bundle(tmp_path):
         with writing(folder, "bundle") as partial:
             (partial / "weights.txt").write_text(content)
         return folder, read_manifest(folder).digest
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def judged():
+    """Makes a verdict on a bundle by its digest, compared with a champion by its."""
+
+    def make(candidate, champion="", verdict="PROMOTE"):
+        return Judgement(
+            verdict=verdict,
+            reasons=("for a test",),
+            notes=(),
+            checks=(),
+            candidate=candidate,
+            champion=champion,
+            evaluation=f"evaluation of {candidate[:6]}",
+            dataset="dataset",
+            catalogue="catalogue",
+            test_split="split",
+            documents=100,
+            thresholds=GateConfig(),
+        )
 
     return make
