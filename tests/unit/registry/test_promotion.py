@@ -127,6 +127,7 @@ def test_of_two_processes_at_once_one_wins(tracker, make_bundle, tmp_path, homes
         processes.append(
             subprocess.Popen(
                 [sys.executable, "-c", PROMOTION, *arguments],
+                cwd=tmp_path,  # where a store without a home's folder keeps its files
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
