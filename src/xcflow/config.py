@@ -108,6 +108,7 @@ class ValidationConfig:
         long_text_chars: A text with more characters is over-long (it is cut to
             ``data.max_document_tokens`` all the same).
         max_unreadable_rows: Rows that are not UTF-8, or not of the format's shape; left out.
+        max_misstated_sizes: Files with another number of rows than a header states.
         max_empty_ids: Rows without an id; left out.
         max_repeated_ids: Rows whose id stood before in the same file; left out.
         max_empty_texts: Documents without text; not trained on.
@@ -124,6 +125,7 @@ class ValidationConfig:
 
     long_text_chars: int = 20_000
     max_unreadable_rows: float = 0.0
+    max_misstated_sizes: float = 1.0
     max_empty_ids: float = 0.0
     max_repeated_ids: float = 0.0
     max_empty_texts: float = 0.2

@@ -161,6 +161,14 @@ UNREADABLE_ROWS = Check(
     "Mend the lines named here; docs/data-formats.md says what the rows of each format are.",
     "max_unreadable_rows",
 )
+MISSTATED_SIZES = Check(
+    "misstated_sizes",
+    "Files with another number of rows than is stated",
+    "files",
+    "The rows that are there count. Where they are fewer, the file may have been cut off.",
+    "Compare the number with that of the source.",
+    "max_misstated_sizes",
+)
 EMPTY_IDS = Check(
     "empty_ids",
     "Rows without an id",

@@ -69,21 +69,25 @@ class Validation:
         config: How much of each defect is allowed.
         folder: The data set folder with the string tables and label rows.
         facts: What was seen while reading.
+        files: How many files the catalogue has.
     """
 
-    def __init__(self, config: ValidationConfig, folder: Path, facts: Mapping[Role, Facts]) -> None:
+    def __init__(
+        self, config: ValidationConfig, folder: Path, facts: Mapping[Role, Facts], files: int
+    ) -> None:
         self._config = config
         self._folder = folder
         self._facts = facts
+        self._files = files
         self._expectations = Expectations()
         self._judgements = 0
 
-    def of_unreadable_file(self, error: DataError, files: int) -> list[Finding]:
+    def of_unreadable_file(self, error: DataError) -> list[Finding]:
         """The findings when reading ended early with ``error``."""
         name = Path(error.file).name if error.file is not None else ""
         tally = Tally()
         tally.add(Example(name, error.line or 0, "", "", error.reason))
-        unreadable = Observed(checks.UNREADABLE_FILES, files, tally)
+        unreadable = Observed(checks.UNREADABLE_FILES, self._files, tally)
         return self._judged([unreadable, *self._observed_while_reading()])
 
     def of_rows(self, usable: NDArray[np.bool_]) -> list[Finding]:
@@ -92,7 +96,7 @@ class Validation:
         Args:
             usable: [N] whether a training document has a text and a label.
         """
-        files = Observed(checks.UNREADABLE_FILES, len(self._facts), Tally())
+        files = Observed(checks.UNREADABLE_FILES, self._files, Tally())
         empty = self._observed_empty_files(usable)
         return self._judged([files, empty, *self._observed_while_reading(), *self._observed_rows()])
 
@@ -123,6 +127,7 @@ class Validation:
         rows, pairs = sum(f.rows_read for f in facts), sum(f.pairs_read for f in named)
         observed = [
             Observed(checks.UNREADABLE_ROWS, rows, _sum(f.faults for f in facts)),
+            Observed(checks.MISSTATED_SIZES, self._files, _sum(f.misstated for f in facts)),
             Observed(checks.EMPTY_IDS, rows, _sum(f.empty_ids for f in facts)),
             Observed(checks.REPEATED_IDS, rows, _sum(map(_with_first_line, named))),
             Observed(checks.UNKNOWN_LABELS, pairs, _sum(f.unknown_labels for f in named)),

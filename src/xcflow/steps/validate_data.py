@@ -67,11 +67,12 @@ def _write_dataset(
         _RefusedError: With the report.
     """
     ingest = Ingest(open_catalogue(catalogue, config.data.format), config, folder)
-    validation = Validation(config.validation, folder, ingest.facts)
+    files = len(ingest.reader.parts)
+    validation = Validation(config.validation, folder, ingest.facts, files)
     try:
         ingest.read()
     except DataError as error:
-        findings = validation.of_unreadable_file(error, len(ingest.reader.files))
+        findings = validation.of_unreadable_file(error)
         raise _RefusedError(_report(ingest, digest, findings)) from error
     report = _report(ingest, digest, validation.of_rows(ingest.usable()))
     if report.status == "failed":
