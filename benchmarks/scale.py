@@ -4,9 +4,9 @@
                                [--until STEP]
 
 A catalogue of size N has N labels, N training documents and 10,000 test documents
-(``synthetic.py``). One epoch of Module I and of Module II; for the latter negatives are mined, which
-a longer run would do from the second epoch on. Each step runs in a process of its own. A finished step
-is kept in ``--work`` and not repeated, so a long measurement can be made in parts with ``--until``.
+(``synthetic.py``). Both modules train one epoch; negatives are mined for it, which a longer run
+would do from the second epoch on. Each step runs in a process of its own. A finished step is kept
+in ``--work`` and not repeated, so a long measurement can be made in parts with ``--until``.
 
 Writes ``results/scale.json`` and ``results/scale.svg`` beside this file and prints a table.
 """
@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,7 @@ def table(runs: dict[int, dict[str, Any]]) -> str:
     """One line for each step: seconds and gigabytes by size, and how the seconds grow."""
     sizes = sorted(runs)
     header = ["", *(f"{size:,}: s" for size in sizes), *(f"{size:,}: GB" for size in sizes)]
-    header += [f"growth {a:,} to {b:,}" for a, b in zip(sizes, sizes[1:], strict=False)]
+    header += [f"growth {a:,} to {b:,}" for a, b in pairwise(sizes)]
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     for step in STEPS:
         found = [runs[size].get(step) for size in sizes]
