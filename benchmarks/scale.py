@@ -175,7 +175,7 @@ def plot(runs: dict[int, dict[str, Any]], path: Path) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    mpl.rcParams["svg.hashsalt"] = "xcflow"
+    mpl.rcParams.update({"svg.hashsalt": "xcflow", "svg.fonttype": "none"})
     sizes = sorted(runs)
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     panels = (
@@ -186,13 +186,13 @@ def plot(runs: dict[int, dict[str, Any]], path: Path) -> None:
     for axes, (title, key, factor, steps) in zip(figure.subplots(1, 3), panels, strict=True):
         for step in steps:
             points = [(s, factor * runs[s][step][key]) for s in sizes if step in runs[s]]
-            axes.plot(*zip(*points, strict=True), marker="o", label=step)
+            colour = f"C{list(STEPS).index(step)}"
+            axes.plot(*zip(*points, strict=True), marker="o", color=colour, label=step)
         axes.set(title=title, xlabel="labels = training documents", xscale="log")
-        axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
-    first = figure.axes[0]
-    first.set(yscale="log", ylim=(None, None))
-    first.legend(fontsize="small")
+        axes.set_ylim(*((None, None) if key == "seconds" else (0, None)))
+    figure.axes[0].set_yscale("log")
+    figure.axes[0].legend(fontsize="small")
     figure.savefig(path, metadata={"Date": None})
 
 
