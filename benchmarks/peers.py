@@ -1,10 +1,12 @@
 """Measure other methods on a catalogue with xcflow's own data set and metrics.
 
-    python benchmarks/peers.py CATALOGUE [--threads N] [--only parabel bonsai ...]
+    python benchmarks/peers.py CATALOGUE [--threads N] [--only parabel bonsai ...] [--pecos PYTHON]
 
 Peers learn from all training documents, validation included, because they choose nothing on it:
 
 - ``parabel`` and ``bonsai``: partitioned label trees of omikuji on TF-IDF of the documents;
+- ``xr_linear``: the trees of PECOS on the same TF-IDF, by a Python that has it (``xr_linear.py``
+  says how it is made); left out without ``--pecos``;
 - ``neighbours_tfidf``: labels of the 50 nearest training documents, weighted by similarity;
 - ``baseline_tfidf``: the label texts nearest to the document, as in every evaluation.
 
@@ -17,6 +19,7 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -96,6 +99,38 @@ class Trees:
         return answers
 
 
+class XrLinear:
+    """Partitioned label trees of PECOS, in a process of the environment that has it."""
+
+    def __init__(self, features: Features, labels: int, python: Path):
+        self.features = features
+        self.python = python
+        self.folder = tempfile.TemporaryDirectory()
+        sparse.save_npz(Path(self.folder.name) / "features.npz", features.train)
+        truth = features.labels
+        ones = np.ones(len(truth.data), np.float32)
+        shape = (len(truth), labels)
+        matrix = sparse.csr_matrix((ones, truth.data, truth.offsets), shape=shape)
+        sparse.save_npz(Path(self.folder.name) / "labels.npz", matrix)
+        self._run("train", self.folder.name)
+
+    def __call__(self, queries: Queries, k: int) -> TopK:
+        sparse.save_npz(Path(self.folder.name) / "queries.npz", self.features.of(queries.texts))
+        self._run("predict", self.folder.name, str(k))
+        found = sparse.load_npz(Path(self.folder.name) / "answers.npz").tocsr()
+        answers = TopK.none(len(queries.texts), k)
+        for i in range(len(queries.texts)):
+            part = slice(found.indptr[i], found.indptr[i + 1])
+            labels, scores = best_of(found.indices[part], found.data[part], k)
+            answers.labels[i, : len(labels)] = labels
+            answers.scores[i, : len(labels)] = scores
+        return answers
+
+    def _run(self, *arguments: str) -> None:
+        script = str(Path(__file__).with_name("xr_linear.py"))
+        subprocess.run([str(self.python), script, *arguments], check=True)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Send what native code prints (a progress bar for every document) to nowhere."""
@@ -145,13 +180,14 @@ def write_sparse(path: Path, vectors: sparse.csr_matrix[Any], labels: Ragged, si
             stream.write(f"{','.join(map(str, labels[i].tolist()))} {features}\n")
 
 
-def measure(dataset: Dataset, threads: int, only: list[str]) -> dict[str, Any]:
+def measure(dataset: Dataset, threads: int, only: list[str], pecos: Path | None) -> dict[str, Any]:
     """Train and measure each peer; gives the content of the result file."""
     features = Features(dataset)
     size = len(dataset.labels)
     makers: dict[str, Callable[[], Search]] = {
         "parabel": lambda: Trees(features, size, PARABEL, threads),
         "bonsai": lambda: Trees(features, size, BONSAI, threads),
+        **({"xr_linear": lambda: XrLinear(features, size, pecos)} if pecos else {}),
         "neighbours_tfidf": lambda: Neighbours(features),
         "baseline_tfidf": lambda: by_label_text(dataset),
     }
@@ -216,10 +252,12 @@ def main() -> None:
     parser.add_argument("catalogue", type=Path)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--pecos", type=Path, help="the Python of an environment with PECOS")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         run_step("validate_data", Config(), {"catalogue": arguments.catalogue}, Path(folder) / "d")
-        results = measure(Dataset.open(Path(folder) / "d"), arguments.threads, arguments.only)
+        dataset = Dataset.open(Path(folder) / "d")
+        results = measure(dataset, arguments.threads, arguments.only, arguments.pecos)
     results = {"catalogue": arguments.catalogue.resolve().name, **results}
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"peers-{results['catalogue']}.json"

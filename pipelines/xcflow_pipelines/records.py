@@ -188,6 +188,18 @@ def find_measured(home: Home, tracking: TrackingConfig, name: str) -> MeasuredRu
     return MeasuredRun(record.name, record.folder("evaluate_model"), flat(record.config))
 
 
+def find_catalogue(home: Home, tracking: TrackingConfig, name: str) -> Path:
+    """The folder that knows of a catalogue: a data set, or a model as ``find_bundle`` takes it.
+
+    Raises:
+        BadUsageError: There is no such run.
+        TrackingError: There is no such registered model.
+    """
+    if (Path(name) / MANIFEST).is_file():
+        return Path(name)
+    return find_bundle(home, tracking, name)
+
+
 def find_bundle(home: Home, tracking: TrackingConfig, name: str) -> Path:
     """The folder of a model.
 

@@ -26,7 +26,7 @@ from xcflow_pipelines.watcher import LocalRun
 
 PROMOTION = "promotion.json"
 # Name of a page beside a run's record -> the step that wrote it.
-REPORTS = {"data": "validate_data", "evaluation": "evaluate_model", "verdict": "gate_model"}
+REPORTS = {"data": "check_drift", "evaluation": "evaluate_model", "verdict": "gate_model"}
 
 
 def retrain(config: Config, profile: str, data: str, home: Home, fresh: bool, as_json: bool) -> int:
@@ -100,8 +100,8 @@ def run_pipeline(
 
 
 def _outcome(run: LocalRun, record: RunRecord) -> dict[str, Any]:
-    from xcflow.evaluation.gate import Judgement
     from xcflow.evaluation.result import Evaluation
+    from xcflow.evaluation.verdict import Judgement
 
     judgement = Judgement.open(record.folder("gate_model"))
     evaluation = Evaluation.open(record.folder("evaluate_model"))

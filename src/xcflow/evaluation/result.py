@@ -4,6 +4,7 @@
     timings.json              what differs from machine to machine
     report.html               the same for people
     labels/                   ids, texts and training documents of all labels
+    shared/per_document/      candidate and champion on the labels that both know, if they differ
     per_document/             ids, excerpts, true labels, and the truth's terms
     per_document/<model>/     the model's terms and its best predictions
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,6 +36,9 @@ KIND = "evaluation"
 CANDIDATE = "fused"
 CHAMPION = "champion"
 BASELINES = ("baseline_tfidf", "baseline_untrained")
+SHARED = "shared"
+ENCODER = "encoder"
+WITHOUT_AUXILIARY = "encoder_without_auxiliary"
 
 METRICS = "metrics.json"
 TIMINGS = "timings.json"
@@ -97,6 +101,13 @@ class Evaluation:
     def metric_names(self) -> list[str]:
         """Names of all metrics, without slices."""
         return [str(MetricName(kind, k)) for kind in KINDS for k in self.ks]
+
+    def shared(self) -> Self:
+        """Candidate and champion on the labels that both know; itself where these are all."""
+        figures = self.metrics["shared"]
+        if not figures:
+            return self
+        return replace(self, path=self.path / SHARED, metrics={**self.metrics, **figures})
 
     def ratio(self, model: str, metric: str) -> Ratio:
         """The two terms of each document.

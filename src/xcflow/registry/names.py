@@ -32,3 +32,9 @@ ERROR = "error"
 # Tags of model versions and logged models.
 BUNDLE_DIGEST = "bundle_digest"
 COMPARED_WITH = "compared_with"
+EVALUATION_DIGEST = "evaluation_digest"
+CATALOGUE_DIGEST = "catalogue_digest"
+TEST_SPLIT = "test_split"
+
+# Tag of a registered model: the run that holds the moves of its champion.
+MOVES_RUN = "moves_run"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xcflow.artifact import read_manifest
+from xcflow.evaluation.verdict import Judgement
 from xcflow.home import Home
 from xcflow.registry import bundles, names, promotion
 from xcflow.registry.notes import run_note
@@ -108,6 +109,15 @@ def find_champion(tracker: Tracker, model: str, candidate: str) -> str:
     return champion.compared_with if champion.digest == candidate else champion.digest
 
 
+def find_accepted(tracker: Tracker, model: str, catalogue: str) -> str:
+    """The digest of the bundle whose catalogue is the last accepted one beside a given one.
+
+    Empty where there is none.
+    """
+    version = promotion.Registry(tracker, model, Home.at()).accepted(catalogue)
+    return version.digest if version else ""
+
+
 def fetch_bundle(tracker: Tracker, digest: str) -> str:
     """The local folder of a registered bundle."""
     return str(bundles.fetch_bundle(tracker, Home.at(), digest))
@@ -117,21 +127,18 @@ def promote(
     tracker: Tracker,
     model: str,
     bundle: str,
-    candidate: str,
-    key: str,
     verdict: str,
-    compared_with: str,
-    reason: str,
+    evaluation: str,
+    key: str,
 ) -> dict[str, str] | None:
-    """Make a bundle the champion; returns the move, None where it is the champion already."""
-    move = promotion.Registry(tracker, model, Home.at()).promote(
-        Path(bundle),
-        candidate=candidate,
-        run=tracker.find_run(key) if key else None,
-        verdict=verdict,
-        compared_with=compared_with,
-        reason=reason,
-    )
+    """Make a bundle the champion by the folders of its verdict and of what that is about.
+
+    Returns:
+        The move, None where the bundle is the champion already.
+    """
+    judgement = Judgement.open_with_evaluation(Path(verdict), Path(evaluation))
+    run = tracker.find_run(key) if key else None
+    move = promotion.Registry(tracker, model, Home.at()).promote(Path(bundle), judgement, run=run)
     return None if move is None else asdict(move)
 
 
@@ -148,7 +155,7 @@ def _record_outcome(tracker: Tracker, run: str, folders: Mapping[str, Path]) -> 
     metrics = read_json(evaluation / METRICS)
     tracker.log_results(run, evaluation_metrics(metrics), tags, model)
     tracker.describe(run, run_note(verdict, metrics))
-    for name in ("validate_data", "evaluate_model", "gate_model"):
+    for name in ("check_drift", "evaluate_model", "gate_model"):
         for report in sorted(folders[name].glob("*.html")):
             tracker.log_folder(run, report, f"reports/{name}")
     tracker.log_folder(run, evaluation, "evaluation")

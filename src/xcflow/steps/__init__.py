@@ -42,6 +42,7 @@ STEPS: dict[str, Step] = {
     step.name: step
     for step in (
         Step("validate_data", ("catalogue",), ("data", "encoder", "validation"), "dataset"),
+        Step("check_drift", ("dataset",), ("drift",), "drift", optional_inputs=("accepted",)),
         Step("cluster_labels", ("dataset",), (*_MODEL, "clustering"), "clusters"),
         Step(
             "train_encoder",
@@ -70,7 +71,7 @@ STEPS: dict[str, Step] = {
             optional_inputs=("champion",),
         ),
         Step("gate_model", ("evaluation",), ("gate",), "verdict"),
-        Step("promote_model", ("bundle", "verdict"), ("tracking",), "promotion"),
+        Step("promote_model", ("bundle", "evaluation", "verdict"), ("tracking",), "promotion"),
     )
 }
 

@@ -86,15 +86,33 @@ def find_champion(config: str, bundle: str) -> str:
             raise TrackingError(f"{error}; {kept}") from error
 
 
-def champion_input(digest: str) -> dict[str, str]:
-    """The input ``champion`` of the evaluation: none, or the folder of the champion's bundle."""
+def find_accepted(config: str, catalogue: str) -> str:
+    """The digest of the bundle whose catalogue a catalogue is held against, empty for none.
+
+    Trouble with the tracking store does not stop the run here: it has to answer before anything
+    is promoted, and the same command then holds the catalogue against the accepted one.
+    """
+    answer, unknown = "", "the catalogue is not held against the last accepted one"
+    with one_line_errors(), _survived(unknown), connected() as service:
+        model = Config.from_json(config).tracking.model_name
+        answer = service.call("find_accepted", model=model, catalogue=catalogue)
+    return str(answer)
+
+
+def bundle_input(name: str, digest: str) -> dict[str, str]:
+    """An optional input of a step: none, or the folder of a registered bundle.
+
+    Args:
+        name: Name of the input.
+        digest: The bundle's digest, empty for none.
+    """
     if not digest:
         return {}
     place = Home.at().models / digest
     if (place / MANIFEST).is_file():
-        return {"champion": str(place)}
+        return {name: str(place)}
     with one_line_errors(), connected() as service:
-        return {"champion": str(service.call("fetch_bundle", digest=digest))}
+        return {name: str(service.call("fetch_bundle", digest=digest))}
 
 
 def decision(verdict: str) -> str:

@@ -22,7 +22,6 @@ from xcflow.catalogue.validation import Validation
 from xcflow.config import Config
 from xcflow.disk import claimed
 from xcflow.errors import DataError
-from xcflow.progress import log
 from xcflow.steps import STEPS
 
 
@@ -58,12 +57,9 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
             ) as folder,
         ):
             refusal.report.write(folder)
-        raise _error(catalogue, refusal.report.findings, rejected / HTML_NAME) from None
+        raise refusal.report.error(catalogue, rejected / HTML_NAME) from None
     shutil.rmtree(rejected, ignore_errors=True)
-    for finding in report.findings:
-        if finding.status == "warning":
-            log(f"warning: {finding.sentence}")
-    log(f"report on the catalogue: {output / HTML_NAME}")
+    report.tell(output / HTML_NAME)
 
 
 def _write_dataset(
@@ -75,11 +71,12 @@ def _write_dataset(
         _RefusedError: With the report.
     """
     ingest = Ingest(open_catalogue(catalogue, config.data.format), config, folder)
-    validation = Validation(config.validation, folder, ingest.facts)
+    files = len(ingest.reader.parts)
+    validation = Validation(config.validation, folder, ingest.facts, files)
     try:
         ingest.read()
     except DataError as error:
-        findings = validation.of_unreadable_file(error, len(ingest.reader.files))
+        findings = validation.of_unreadable_file(error)
         raise _RefusedError(_report(ingest, digest, findings)) from error
     report = _report(ingest, digest, validation.of_rows(ingest.usable()))
     if report.status == "failed":
@@ -97,6 +94,11 @@ def _write_dataset(
         tokenizer=config.encoder.model,
         vocabulary=tokenizer.get_vocab_size(),
         status=report.status,
+        findings=[
+            {"status": finding.status, "sentence": finding.sentence}
+            for finding in report.findings
+            if finding.status != "passed"
+        ],
     )
     return report
 
@@ -104,15 +106,3 @@ def _write_dataset(
 def _report(ingest: Ingest, digest: str, findings: Sequence[Finding]) -> Report:
     files = {facts.file: facts.rows_read for facts in ingest.facts.values()}
     return Report(files, digest, findings)
-
-
-def _error(catalogue: Path, findings: Sequence[Finding], page: Path) -> DataError:
-    """The first failed finding in one line, with its first example and where to read on."""
-    first, *others = [finding for finding in findings if finding.status == "failed"]
-    more = f"; {len(others)} more failed" if others else ""
-    reason = f"{first.sentence}{more}; report: {page}"
-    if not first.examples:
-        return DataError(reason, catalogue)
-    example = first.examples[0]
-    what = "; ".join(part for part in (example.remark, reason) if part)
-    return DataError(what, catalogue / example.file, example.line or None)

@@ -108,27 +108,27 @@ def train(trainee: Trainee, documents: int, plan: Plan, checkpoint: Checkpoint) 
     order: NDArray[np.int64] | None = None
     saved = checkpoint.load()
     if saved is None:
-        best = {k: v.clone() for k, v in trainee.state(training=False).items()}
         _validate(trainee, now, plan, epoch=-1)
+        checkpoint.keep(trainee.state(training=False), now.best_epoch)
     else:
         tensors, state = saved
         now = Progress(**state)
         trainee.restore(_part(tensors, "now."), training=True)
-        best = _part(tensors, "best.")
         if "order" in tensors:
             order = tensors["order"].numpy()
         log(f"{plan.title}: going on from epoch {now.epoch + 1}, step {now.step + 1}")
     while now.epoch < plan.epochs and now.epoch - now.best_epoch <= plan.patience:
         if order is None:
             order = trainee.order(now.epoch)
-        _run_epoch(trainee, documents, plan, checkpoint, now, order, best)
+        _run_epoch(trainee, documents, plan, checkpoint, now, order)
         order = None
         if _validate(trainee, now, plan, now.epoch):
-            best = {k: v.clone() for k, v in trainee.state(training=False).items()}
+            checkpoint.keep(trainee.state(training=False), now.epoch)
         now.epoch, now.step = now.epoch + 1, 0
         if checkpoint.due():
-            _save(trainee, checkpoint, now, None, best)
-    trainee.restore(best, training=False)
+            _save(trainee, checkpoint, now, None)
+    if now.best_epoch != now.epoch - 1:
+        trainee.restore(checkpoint.kept(now.best_epoch), training=False)
     return {"series": now.series, "best_epoch": now.best_epoch, "epochs": now.epoch}
 
 
@@ -139,7 +139,6 @@ def _run_epoch(
     checkpoint: Checkpoint,
     now: Progress,
     order: NDArray[np.int64],
-    best: dict[str, Tensor],
 ) -> None:
     steps = -(-documents // plan.batch_size)
     title = f"{plan.title}, epoch {now.epoch + 1} of {plan.epochs}"
@@ -159,7 +158,7 @@ def _run_epoch(
                 now.recent.clear()
             advance(len(rows), f"loss {loss:.4f}")
             if checkpoint.due() or interrupted():
-                _save(trainee, checkpoint, now, order, best)
+                _save(trainee, checkpoint, now, order)
 
 
 def _validate(trainee: Trainee, now: Progress, plan: Plan, epoch: int) -> bool:
@@ -180,10 +179,8 @@ def _save(
     checkpoint: Checkpoint,
     now: Progress,
     order: NDArray[np.int64] | None,
-    best: dict[str, Tensor],
 ) -> None:
     tensors = {f"now.{name}": value for name, value in trainee.state(training=True).items()}
-    tensors |= {f"best.{name}": value for name, value in best.items()}
     if order is not None:
         tensors["order"] = torch.from_numpy(order)
     checkpoint.save(tensors, dict(now.__dict__))

@@ -6,6 +6,7 @@ batch are its negatives, except those that are known to be true for it or are th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -14,12 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xcflow.config import ModuleOneConfig
-from xcflow.encoders.base import Encoder
+from xcflow.encoders.base import Encoder, blocks
 from xcflow.encoders.parts import parts_of, unit_parts
 from xcflow.labels.auxiliary import AuxiliaryVectors
 from xcflow.negatives.batches import Curriculum, DocumentMemory, document_order
 from xcflow.negatives.candidates import Candidates
 from xcflow.ragged import Ragged
+from xcflow.retrieval.exact import KEYS
 from xcflow.training.data import Splits
 from xcflow.training.losses import negatives_only, ranking_losses
 from xcflow.training.validation import Validation
@@ -115,9 +117,9 @@ class ModuleOne:
             loss = 0.5 * (loss + self._losses(negatives.T, positives, columns).mean())
         return loss
 
-    def label_vectors(self) -> Tensor:
-        """Augmented unit vectors z [L, D] of all labels."""
-        return augmented_labels(self._encoder, self._auxiliary, self._label_tokens)
+    def label_vectors(self) -> Iterator[Tensor]:
+        """Augmented unit vectors z of all labels, block by block."""
+        return augmented_labels(self._encoder, self._auxiliary, self._label_tokens, KEYS)
 
     def validate(self) -> dict[str, float]:
         """Metrics of the encoder alone."""
@@ -152,10 +154,17 @@ class ModuleOne:
         self._optimizer.load_state_dict({**state, "state": moments})
 
 
-def augmented_labels(encoder: Encoder, auxiliary: AuxiliaryVectors, tokens: Ragged) -> Tensor:
-    """Unit vectors z [L, D] of label texts with their auxiliary vectors, without gradients."""
-    vectors = encoder.encode(tokens, unit=False)
-    return auxiliary.augment(vectors, torch.arange(len(tokens)), training=False)
+def augmented_labels(
+    encoder: Encoder, auxiliary: AuxiliaryVectors, tokens: Ragged, rows: int
+) -> Iterator[Tensor]:
+    """Unit vectors z of the L label texts with their auxiliary vectors, without gradients.
+
+    They come in blocks of ``rows`` labels, because all of them may be more than memory should hold.
+    """
+    for start, block in blocks(tokens, rows):
+        vectors = encoder.encode(block, unit=False)
+        labels = torch.arange(start, start + len(block))
+        yield auxiliary.augment(vectors, labels, training=False)
 
 
 def draw_one(truth: Ragged, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ nearest-neighbour search). A document weighs the same however many labels it has
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
@@ -20,6 +21,7 @@ from xcflow.negatives.batches import DocumentMemory
 from xcflow.negatives.candidates import Candidates
 from xcflow.negatives.mining import mine
 from xcflow.ragged import Ragged
+from xcflow.retrieval.exact import KEYS
 from xcflow.row_table import RowTable
 from xcflow.topk import NO_LABEL
 from xcflow.training.data import Splits
@@ -140,9 +142,17 @@ class ModuleTwo:
 
     def validate(self) -> dict[str, float]:
         """Metrics of the classifiers alone; a label without one stands with its label vector."""
-        vectors = torch.from_numpy(self._labels.all())
-        vectors[torch.from_numpy(self._used)] = self.classifiers()
-        return self._validation.of_vectors(self._held_out, vectors)
+        return self._validation.of_vectors(self._held_out, self._label_blocks())
+
+    def _label_blocks(self) -> Iterator[Tensor]:
+        """For each of the L labels its classifier or else its label vector, block by block."""
+        for start in range(0, len(self._labels), KEYS):
+            rows = np.arange(start, min(start + KEYS, len(self._labels)))
+            vectors = torch.from_numpy(self._labels.take(rows))
+            first, last = np.searchsorted(self._used, (start, start + len(rows)))
+            trained = nn.functional.normalize(self.table.weight[first:last], dim=1)
+            vectors[torch.from_numpy(self._used[first:last] - start)] = trained
+            yield vectors
 
     def state(self, *, training: bool) -> dict[str, Tensor]:
         """The classifiers; with ``training`` also moments and mined negatives."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from xcflow.errors import BusyError
+from xcflow.errors import BusyError, StorageError
 from xcflow.training.checkpoint import Checkpoint
 
 KEY = "0123456789abcdef0123"
@@ -63,6 +63,7 @@ def test_a_save_that_fails_is_told_once_and_leaves_the_state_before(
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
         for epoch in (2, 3):
+            checkpoint.keep({"a": torch.full((10_000,), float(epoch))}, epoch)
             checkpoint.save({"a": torch.zeros(10_000)}, {"epoch": epoch})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -73,8 +74,11 @@ def test_a_save_that_fails_is_told_once_and_leaves_the_state_before(
     assert loaded is not None
     assert loaded[1] == {"epoch": 1}
     assert [path.name for path in checkpoint._folder.iterdir()] == ["state.safetensors"]
+    assert checkpoint.kept(3)["a"][0] == 3.0
     checkpoint.save({"a": torch.zeros(1)}, {"epoch": 4})
-    assert Checkpoint("train", KEY, 0.0).load() is not None
+    again = Checkpoint("train", KEY, 0.0)
+    assert again.load() is not None
+    assert again.kept(3)["a"][0] == 3.0
 
 
 def test_the_same_work_is_done_once_at_a_time(home: Path):
@@ -99,6 +103,20 @@ def test_work_that_fails_keeps_its_state(home: Path):
     assert Checkpoint("train", KEY, 0.0).load() is not None
 
 
+def test_the_best_model_stands_beside_the_state_that_goes_with_it(home: Path):
+    checkpoint = Checkpoint("train", KEY, 0.0)
+    for epoch in (-1, 0, 2):
+        checkpoint.keep({"a": torch.full((2,), float(epoch))}, epoch)
+    # Until a state is saved that knows better, an older one may ask for an older model.
+    assert [float(checkpoint.kept(epoch)["a"][0]) for epoch in (-1, 0, 2)] == [-1.0, 0.0, 2.0]
+    checkpoint.save({"a": torch.ones(1)}, {"best_epoch": 2})
+    assert float(Checkpoint("train", KEY, 0.0).kept(2)["a"][0]) == 2.0
+    Checkpoint("train", KEY, 0.0).save({"a": torch.ones(1)}, {"best_epoch": 2})
+    assert float(checkpoint.kept(2)["a"][0]) == 2.0
+    with pytest.raises(StorageError, match=r"best-0\.safetensors: cannot be read"):
+        checkpoint.kept(0)
+
+
 def test_finished_work_is_forgotten(home: Path):
     checkpoint = Checkpoint("train", KEY, 0.0)
     checkpoint.clear()
@@ -118,3 +136,22 @@ def test_it_is_due_by_time(home: Path, monkeypatch: pytest.MonkeyPatch):
     assert checkpoint.due()
     checkpoint.save({"a": torch.ones(1)}, {})
     assert not checkpoint.due()
+
+
+def test_saving_takes_no_more_than_a_tenth_of_the_time(home: Path, monkeypatch: pytest.MonkeyPatch):
+    clock = [100.0]
+
+    def slow_disk(tensors: object, path: Path, metadata: object) -> None:
+        path.write_bytes(b"")
+        clock[0] += 30.0
+
+    monkeypatch.setattr("xcflow.training.checkpoint.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("xcflow.training.checkpoint.save_file", slow_disk)
+    checkpoint, asked = Checkpoint("train", KEY, 60.0), Checkpoint("asked", KEY, 0.0)
+    for each in (checkpoint, asked):
+        each.save({}, {})
+    clock[0] += 200.0
+    assert not checkpoint.due()
+    assert asked.due()
+    clock[0] += 100.0
+    assert checkpoint.due()
