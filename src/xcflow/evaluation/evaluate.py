@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +23,7 @@ from xcflow.evaluation.result import (
     TRUTH,
     read_predictions,
 )
+from xcflow.phases import peak_memory_mb, phase
 from xcflow.ragged import Ragged
 
 SCHEMA_VERSION = 1
@@ -56,7 +55,8 @@ def evaluate(
     start = time.monotonic()
     rows = measured_rows(dataset, config.block_documents)
     bundles = {CANDIDATE: candidate} | ({CHAMPION: champion} if champion else {})
-    measured = measure_models(dataset, rows, [*bundles.values(), *baselines], config, folder)
+    with phase("test documents"):
+        measured = measure_models(dataset, rows, [*bundles.values(), *baselines], config, folder)
     seconds = time.monotonic() - start
     metrics = {
         "schema_version": SCHEMA_VERSION,
@@ -68,13 +68,11 @@ def evaluate(
         },
     }
     texts = dataset.test.texts.take(rows[: config.latency_texts])
-    timings = {
-        "seconds": seconds,
-        "peak_memory_mb": peak_memory_mb(),
-        "latency_ms": {
+    with phase("latency"):
+        answers = {
             name: latency(ranker.predictor, texts) for name, ranker in bundles.items() if texts
-        },
-    }
+        }
+    timings = {"seconds": seconds, "peak_memory_mb": peak_memory_mb(), "latency_ms": answers}
     for name, tree in ((METRICS, metrics), (TIMINGS, timings)):
         text = json.dumps(tree, indent=2, ensure_ascii=False)
         (folder / name).write_text(text + "\n", encoding="utf-8")
@@ -97,9 +95,3 @@ def latency(predictor: VoicedPredictor, texts: Sequence[str]) -> dict[str, float
         times.append(1000.0 * (time.perf_counter() - start))
     p50, p99 = np.percentile(times, (50, 99)).tolist()
     return {"p50": p50, "p99": p99, "mean": float(np.mean(times)), "texts": len(times)}
-
-
-def peak_memory_mb() -> float:
-    """The largest resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -22,7 +22,14 @@ from xcflow.errors import ArtifactError, GateError, StorageError, TrackingError
 from xcflow.home import Home
 from xcflow.registry import names
 from xcflow.registry.bundles import BUNDLE, fetch_bundle, keep_bundle
+from xcflow.registry.model_card import shortened
 from xcflow.registry.tracking import Tracker, user_name
+
+# What stands on the page of the registered model.
+ABOUT = (
+    "Ranks labels for short texts. The alias `champion` answers, `previous` did before it; each "
+    "version's description is its model card."
+)
 
 
 @dataclass(frozen=True)
@@ -217,18 +224,21 @@ class Registry:
         model = self.tracker.find_model(digest)
         if model is None:
             tags_of_model = {names.BUNDLE_DIGEST: digest}
-            model = self.tracker.log_model(run, BUNDLE, bundle, tags_of_model)
+            model = self.tracker.log_model(run, self.model, bundle, tags_of_model)
         from mlflow.exceptions import MlflowException
 
         with self.tracker.trouble():
             try:
-                client.create_registered_model(self.model)
+                client.create_registered_model(self.model, description=ABOUT)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
             version = client.create_model_version(
                 self.model, f"models:/{model}", run_id=run, tags=dict(tags), model_id=model
             )
+            if card := self.tracker.model_note(model):
+                client.update_model_version(self.model, version.version, shortened(card))
+            self.tracker.link_version(model, self.model, str(version.version))
         return self.version(str(version.version))
 
     def _verdict(self, version: Version) -> str:
@@ -259,7 +269,7 @@ class Registry:
             client.set_registered_model_alias(self.model, names.CHAMPION, to.number)
             moved = f"{move.time} by {move.who}"
             client.set_model_version_tag(self.model, to.number, f"last_{action}", moved)
-            client.update_model_version(self.model, to.number, reason)
+            client.set_model_version_tag(self.model, to.number, names.REASON, reason)
         _append(self.home.promotions, asdict(move))
         return move
 

@@ -20,6 +20,7 @@ from xcflow.catalogue.string_table import StringTable
 from xcflow.encoders.base import Encoder
 from xcflow.encoders.build import load_encoder
 from xcflow.errors import ArtifactError, DataError
+from xcflow.phases import phase
 from xcflow.ragged import Ragged
 from xcflow.retrieval.calibration import Calibrator
 from xcflow.retrieval.fusion import Fusion
@@ -117,7 +118,8 @@ class Predictor:
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors [N, D] of texts."""
-        return np.asarray(self._encoder.encode(self._tokens(texts)).numpy())
+        with phase("encode"):
+            return np.asarray(self._encoder.encode(self._tokens(texts)).numpy())
 
     def _tokens(self, texts: Sequence[str]) -> Ragged:
         limit, unknown = self._settings["max_document_tokens"], self._settings["unknown_token"]
@@ -136,7 +138,8 @@ class Predictor:
 
     def _ranked(self, questions: Questions, k: int, voices: Sequence[str]) -> dict[str, TopK]:
         """The ``k`` best labels by each of the asked voices, each heard once."""
-        heard = self._voices.listen(questions, max(k, self._settings["shortlist"]))
+        with phase("search"):
+            heard = self._voices.listen(questions, max(k, self._settings["shortlist"]))
         rank: dict[str, Callable[[], TopK]] = {
             "encoder": lambda: heard.encoder,
             "classifier": lambda: heard.classifier,
@@ -146,6 +149,10 @@ class Predictor:
         return {voice: rank[voice]() for voice in voices}
 
     def _fused(self, questions: Questions, heard: Heard, k: int) -> TopK:
+        with phase("fusion"):
+            return self._best_fused(questions, heard, k)
+
+    def _best_fused(self, questions: Questions, heard: Heard, k: int) -> TopK:
         proposals = self._voices.propose(questions, heard)
         fused = self._fusion.score(proposals.features(self._counts))
         scores = self._calibrator.comparable(fused, proposals.labels)

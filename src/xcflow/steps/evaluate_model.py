@@ -17,6 +17,7 @@ from xcflow.evaluation.evaluate import evaluate
 from xcflow.evaluation.rankers import BundleRanker
 from xcflow.evaluation.report import Histories, evaluation_page
 from xcflow.evaluation.result import CANDIDATE, CHAMPION, KIND, REPORT, Evaluation
+from xcflow.phases import phase
 from xcflow.pretrained import model_folder
 from xcflow.serving.bundle import CONFIG, TRAINING
 from xcflow.serving.predictor import Predictor
@@ -34,18 +35,21 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     """
     dataset = Dataset.open(inputs["dataset"])
     ids = dataset.labels.ids
-    predictor, champion = Predictor.load(inputs["bundle"]), None
+    with phase("load"):
+        predictor, champion = Predictor.load(inputs["bundle"]), None
     voices = {voice: voice for voice in predictor.voices}
     candidate = BundleRanker(predictor, predictor.manifest.digest, ids, voices)
     if "champion" in inputs:
-        old = Predictor.load(inputs["champion"])
+        with phase("load"):
+            old = Predictor.load(inputs["champion"])
         champion = BundleRanker(old, old.manifest.digest, ids, {CANDIDATE: CHAMPION})
     encoder = _encoder_config(inputs["bundle"])
     _require_tokens_of(encoder, dataset)
     with writing(output, KIND, **provenance("evaluate_model", config, inputs)) as folder:
         baselines = baseline_rankers(dataset, encoder)
         evaluate(dataset, candidate, champion, baselines, config.evaluation, folder)
-        page = evaluation_page(Evaluation.load(folder), _curves(inputs["bundle"]))
+        with phase("report"):
+            page = evaluation_page(Evaluation.load(folder), _curves(inputs["bundle"]))
         (folder / REPORT).write_text(page, encoding="utf-8")
 
 

@@ -10,6 +10,7 @@ from xcflow.config import Config
 from xcflow.evaluation import gate
 from xcflow.evaluation.report import gate_page
 from xcflow.evaluation.result import REPORT, Evaluation
+from xcflow.phases import phase
 from xcflow.progress import log
 from xcflow.steps import STEPS
 
@@ -21,7 +22,8 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         ArtifactError: The evaluation lacks a metric that the gate asks for.
     """
     evaluation = Evaluation.open(inputs["evaluation"])
-    judgement = gate.decide(evaluation, config.gate)
+    with phase("bootstrap"):
+        judgement = gate.decide(evaluation, config.gate)
     with writing(
         output,
         gate.KIND,
