@@ -14,6 +14,7 @@ from pathlib import Path
 
 from xcflow.config import Config
 from xcflow.errors import ConfigError
+from xcflow.phases import phase
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path
         what = f"needs the input {missing[0]}" if missing else f"has no input {unknown[0]}"
         raise ConfigError(f"step {name} {what}: its inputs are {', '.join(step.inputs)}")
     _use_threads(config.run.threads)
-    module = import_module(f"xcflow.steps.{name}")
+    with phase("imports"):
+        module = import_module(f"xcflow.steps.{name}")
     module.run(config, {key: Path(path) for key, path in inputs.items()}, Path(output))
 
 
