@@ -568,7 +568,7 @@ class GateConfig:
     margin: float = 0.005
     slice_metric: str = "R@10"
     slice_margin: float = 0.02
-    slice_documents: int = 1_000
+    slice_documents: int = 2_000
     minimum_documents: int = 100
     max_latency_ms: float = 1_000.0
     max_latency_ratio: float = 0.0
