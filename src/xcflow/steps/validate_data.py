@@ -16,7 +16,7 @@ from xcflow.catalogue.dataset import KIND
 from xcflow.catalogue.findings import Finding
 from xcflow.catalogue.ingest import Ingest
 from xcflow.catalogue.readers import catalogue_digest, open_catalogue
-from xcflow.catalogue.report import HTML_NAME, Report
+from xcflow.catalogue.report import HTML_NAME, Report, tell
 from xcflow.catalogue.summary import summarise
 from xcflow.catalogue.validation import Validation
 from xcflow.config import Config
@@ -57,7 +57,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
             refusal.report.write(folder)
         raise refusal.report.error(catalogue, rejected / HTML_NAME) from None
     shutil.rmtree(rejected, ignore_errors=True)
-    report.tell(output / HTML_NAME)
+    tell(report.findings, output / HTML_NAME)
 
 
 def _write_dataset(
