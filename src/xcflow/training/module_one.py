@@ -78,10 +78,9 @@ class ModuleOne:
             encoded = self._encoder(
                 Ragged.concatenate([self._fit.tokens(rows), self._labels(candidates)])
             )
-        documents = unit_parts(encoded[: len(rows)], self._auxiliary.parts)
-        labels = self._auxiliary.augment(
-            encoded[len(rows) :], torch.from_numpy(candidates.labels), training=True
-        )
+        texts, names = encoded.split([len(rows), len(candidates.labels)])
+        documents = unit_parts(texts, self._auxiliary.parts)
+        labels = self._auxiliary.augment(names, torch.from_numpy(candidates.labels), training=True)
         loss = self._loss_of_parts(documents, labels, candidates, drawn)
         self._optimizer.zero_grad()
         with phase("backward"):
@@ -109,7 +108,7 @@ class ModuleOne:
         """The mean over the encoder's parts of the loss by each part's own cosines."""
         parts = self._auxiliary.parts
         pairs = zip(parts_of(documents, parts), parts_of(labels, parts), strict=True)
-        losses = [self._loss(len(parts) * (d @ z.T), candidates, drawn) for d, z in pairs]
+        losses = [self._loss((len(parts) * d) @ z.T, candidates, drawn) for d, z in pairs]
         return torch.stack(losses).mean()
 
     def _loss(self, scores: Tensor, candidates: Candidates, drawn: NDArray[np.int64]) -> Tensor:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xcflow.config import ModuleTwoConfig, RetrievalConfig
+from xcflow.encoders.dropout import Dropout
 from xcflow.labels.clustering import balanced_clusters
 from xcflow.negatives.batches import DocumentMemory
 from xcflow.negatives.candidates import Candidates
@@ -74,7 +75,7 @@ class ModuleTwo:
         self._validation = Validation(splits)
         self.table = RowTable(torch.from_numpy(labels.take(used)))
         self._mined = np.empty((0, 0), np.int32)
-        self._dropout = nn.Dropout(config.dropout)
+        self._dropout = Dropout(config.dropout)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Clusters of like documents, shuffled; mines negatives where the epoch asks for it."""
