@@ -19,6 +19,7 @@ import math
 import os
 import platform
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -64,6 +65,8 @@ def measure(size: int, profile: str, work: Path, until: str | None) -> dict[str,
             environment = os.environ | {"XCFLOW_HOME": str(folder / "home")}
             # Torch is imported before the step can say how its threads wait.
             environment["OMP_WAIT_POLICY"] = "PASSIVE"
+            # What an interrupted measurement left would make the step look cheaper.
+            shutil.rmtree(folder / "home" / "checkpoints", ignore_errors=True)
             command = [sys.executable, __file__, "--task", json.dumps(task)]
             subprocess.run(command, check=True, env=environment)
         figures[step] = json.loads(done.read_text(encoding="utf-8"))

@@ -83,10 +83,9 @@ def serve_mlflow(home: Home, tracking: TrackingConfig, host: str, port: int) -> 
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--default-artifact-root", str(home.artifacts), "--workers", "1"]
     command += ["--host", host, "--port", str(port)]
-    typer.echo(f"MLflow on {uri}: http://{host}:{port} (Ctrl-C ends it)")
-    process = subprocess.Popen(
-        [*command, "--host", host, "--port", str(port)], env=os.environ | SERVER
-    )
+    page = Tracker.at(tracking, home).runs_page()
+    typer.echo(f"MLflow on {uri}: http://{host}:{port}{page} (Ctrl-C ends it)")
+    process = subprocess.Popen(command, env=os.environ | SERVER)
     try:
         return OK if process.wait() == 0 else FAILED
     except Interruption:

@@ -8,6 +8,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -35,6 +36,7 @@ from xcflow.registry.tracking import EXPERIMENT_VARIABLE, tracking_uri
 from xcflow.steps.flow import SUMMARY
 from xcflow_pipelines.watcher import Lines, Listener, LocalRun, Watcher
 
+CATALOGUE_CHARS = 32  # of a catalogue's name in the name of a run
 # How long a task that was told to end may take.
 GRACE_S = 30.0
 _SCRATCH = "tmp-"
@@ -105,10 +107,21 @@ def run_locally(
 
 
 def new_run_name(home: Home, label: str) -> str:
-    """A name that no run of this home has: the label, the local time, a number where needed."""
+    """A name that no run of this home has: the label, the local time, a number where needed.
+
+    Args:
+        home: The home folder.
+        label: What the run is, as ``run_label`` says it.
+    """
     first = f"{label}-{time.strftime('%m%d-%H%M')}"
     candidates = itertools.chain([first], (f"{first}-{n}" for n in itertools.count(2)))
     return next(name for name in candidates if not (home.runs / name).exists())
+
+
+def run_label(catalogue: str, profile: str, config: Config) -> str:
+    """What most often differs between runs: the catalogue, the profile, K and the seed."""
+    name = re.sub(r"[^\w.-]+", "-", catalogue)[:CATALOGUE_CHARS].strip("-")
+    return f"{name}-{profile}-K{config.clustering.clusters}-s{config.run.seed}"
 
 
 def forget_lost_outputs(cache: Path, *, everything: bool = False) -> None:

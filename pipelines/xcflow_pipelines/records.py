@@ -32,7 +32,8 @@ class RunRecord:
         name: Its name, here and in MLflow.
         mlflow_run: Its id in MLflow, empty where it was not recorded.
         folders: Name of a step -> its folder.
-        tasks: ``name``, ``state`` and ``seconds`` of each task.
+        tasks: ``name``, ``state`` and ``seconds`` (wall time) of each task, and ``times``: where
+            the time of its step went when that ran, None where that is not known.
         seconds: Wall time.
         config: The sections of the configuration that say what the run is.
         identity: What was run, see ``run_identity``.
@@ -49,10 +50,16 @@ class RunRecord:
     @classmethod
     def of(cls, run: LocalRun, config: Config, identity: str) -> Self:
         """The record of a run that came to its end, with the configuration that it had."""
-        tasks = tuple(
-            {"name": t.name, "state": t.state, "seconds": round(t.seconds, 2)} for t in run.tasks
-        )
         summary = run.summary
+        tasks = tuple(
+            {
+                "name": task.name,
+                "state": task.state,
+                "seconds": round(task.seconds, 2),
+                "times": summary["times"].get(task.name) or None,
+            }
+            for task in run.tasks
+        )
         return cls(
             run.name,
             summary["mlflow_run"],
@@ -111,7 +118,7 @@ def find_identical(home: Home, identity: str) -> RunRecord | None:
 
 
 def find_run(home: Home, name: str) -> RunRecord:
-    """A local run by its name, the beginning of its name, or its id in MLflow.
+    """A local run by its name, a part of it, or the beginning of its id in MLflow.
 
     Raises:
         BadUsageError: There is no such run, or several.
@@ -120,7 +127,7 @@ def find_run(home: Home, name: str) -> RunRecord:
     for record in known:
         if name in (record.name, record.mlflow_run):
             return record
-        if record.name.startswith(name) or record.mlflow_run.startswith(name):
+        if name in record.name or record.mlflow_run.startswith(name):
             found.append(record)
     if len(found) == 1:
         return found[0]

@@ -18,7 +18,7 @@ from xcflow.interruption import Interruption
 from xcflow.library import library_digest
 from xcflow.progress import INTERVAL_VARIABLE
 from xcflow.registry.names import PROMOTE
-from xcflow_pipelines.local import new_run_name, run_locally
+from xcflow_pipelines.local import new_run_name, run_label, run_locally
 from xcflow_pipelines.measure import catalogue_folder
 from xcflow_pipelines.records import RunRecord, remember_tracking, run_identity
 from xcflow_pipelines.shell import NOT_PROMOTED, OK, command_name
@@ -56,7 +56,7 @@ def run_pipeline(
 
     Args:
         config: The configuration.
-        label: How the run's name begins.
+        label: The profile, for the run's name.
         data: The catalogue's folder or URI; empty for the bundled one.
         home: Gets everything that is written.
         fresh: Whether to take nothing from the cache.
@@ -70,7 +70,7 @@ def run_pipeline(
 
     catalogue = catalogue_folder(data, home)
     digests = catalogue_digest(catalogue, config.data.format), library_digest()
-    name = new_run_name(home, label)
+    name = new_run_name(home, run_label(catalogue.name, label, config))
     key = f"{name}-{secrets.token_hex(4)}"
     teller = Teller()
     if teller.is_live:
@@ -142,8 +142,8 @@ def _tell(run: LocalRun, outcome: Mapping[str, Any]) -> None:
         console,
         metrics_table,
         paths_lines,
-        time_line,
     )
+    from xcflow_pipelines.times import times_table
 
     output = console()
     say: Callable[[str], None] = typer.echo
@@ -155,7 +155,8 @@ def _tell(run: LocalRun, outcome: Mapping[str, Any]) -> None:
     say("")
     for line in paths_lines(outcome["reports"]):
         say(line)
-    say(f"\n{time_line(run)}")
+    say("")
+    output.print(times_table(outcome["tasks"], outcome["seconds"]))
     say("\nnext:")
     for line in command_lines(_next_commands(run.name, outcome["verdict"])):
         say(line)

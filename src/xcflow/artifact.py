@@ -19,6 +19,7 @@ from typing import Any
 import xcflow
 from xcflow.disk import replace_folder, writable
 from xcflow.errors import ArtifactError
+from xcflow.phases import phase
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -91,15 +92,17 @@ def writing(
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             yield partial
-            files = {
-                path.relative_to(partial).as_posix(): sha256_file(path)
-                for path in sorted(partial.rglob("*"))
-                if path.is_file()
-            }
+            with phase("digests"):
+                files = {
+                    path.relative_to(partial).as_posix(): sha256_file(path)
+                    for path in sorted(partial.rglob("*"))
+                    if path.is_file()
+                }
             manifest = Manifest(kind, files, config_digest, dict(inputs or {}), dict(meta or {}))
             text = json.dumps(manifest.__dict__, indent=2, sort_keys=True, ensure_ascii=False)
             (partial / MANIFEST).write_text(text + "\n", encoding="utf-8")
-            replace_folder(partial, output)
+            with phase("to disk"):
+                replace_folder(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -204,6 +204,9 @@ class EncoderConfig:
             side, on the same batches.
         model: ``minilm`` (the packaged all-MiniLM-L6-v2), a local folder, or a Hugging Face id.
         layers: Use the first n layers of the transformer; 0 means all.
+        phrases: At most this many pairs of neighbouring words get a row of their own in a bag of
+            embeddings; 0 for none.
+        phrase_min_count: A pair gets one when it stands in the texts that often.
         dropout: Dropout on the resulting vectors and on a transformer's input vectors.
         bf16: Matrix products in bfloat16: ``auto`` where the processor has units for it.
     """
@@ -211,11 +214,15 @@ class EncoderConfig:
     kind: Literal["bag_of_embeddings", "transformer", "transformer_with_bag"] = "bag_of_embeddings"
     model: str = "minilm"
     layers: int = 0
+    phrases: int = 50_000
+    phrase_min_count: int = 3
     dropout: float = 0.2
     bf16: Literal["auto", "on", "off"] = "auto"
 
     def __post_init__(self) -> None:
         _require(self.layers >= 0, "encoder.layers must not be negative")
+        _require_at_least(0, "encoder", self, "phrases")
+        _require_at_least(1, "encoder", self, "phrase_min_count")
         _require(0.0 <= self.dropout < 1.0, "encoder.dropout must be in [0, 1)")
 
 
@@ -568,7 +575,7 @@ class GateConfig:
     margin: float = 0.005
     slice_metric: str = "R@10"
     slice_margin: float = 0.02
-    slice_documents: int = 1_000
+    slice_documents: int = 2_000
     minimum_documents: int = 100
     max_latency_ms: float = 1_000.0
     max_latency_ratio: float = 0.0

@@ -84,6 +84,14 @@ class Ragged:
         np.cumsum(lengths, out=offsets[1:])
         return cls(np.concatenate([part.data for part in parts]), offsets)
 
+    def beside(self, other: Ragged) -> Ragged:
+        """Each row followed by the same row of ``other``."""
+        data = np.empty(len(self.data) + len(other.data), np.result_type(self.data, other.data))
+        first = np.arange(len(self.data)) + np.repeat(other.offsets[:-1], self.lengths)
+        second = np.arange(len(other.data)) + np.repeat(self.offsets[1:], other.lengths)
+        data[first], data[second] = self.data, other.data
+        return Ragged(data, self.offsets + other.offsets)
+
     def save(self, prefix: Path) -> None:
         """Write ``<prefix>.data.npy`` and ``<prefix>.offsets.npy``."""
         np.save(f"{prefix}.data.npy", self.data)

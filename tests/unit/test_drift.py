@@ -125,11 +125,11 @@ def test_examples_name_the_labels_with_most_documents_first():
     new = {**many(40), "l7": ("an octet", 1), "fresh": ("a new one", 3)}
     by_name = found(find_drift(profile(old, {"1"}), profile(new, {"1"}), DriftConfig()))
     assert [(e.id, e.text, e.remark) for e in by_name["removed_labels"].examples] == [
-        ("lost", "the frequent one", "90 training documents"),
-        ("gone", "the rare one", "1 training documents"),
+        ("lost", "the frequent one", "training documents: 90"),
+        ("gone", "the rare one", "training documents: 1"),
     ]
     (added,) = by_name["added_labels"].examples
-    assert (added.id, added.remark) == ("fresh", "3 training documents")
+    assert (added.id, added.remark) == ("fresh", "training documents: 3")
     (renamed,) = by_name["renamed_labels"].examples
     assert (renamed.id, renamed.text, renamed.remark) == ("l7", "an octet", "was: label 7")
 

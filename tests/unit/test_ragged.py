@@ -70,3 +70,10 @@ def test_files(tmp_path_factory, rows: list[list[int]]):
         loaded = Ragged.load(prefix, mmap=mmap)
         assert as_lists(loaded) == rows
         assert loaded.data.dtype == np.uint16
+
+
+@given(st.lists(st.tuples(st.lists(st.integers(0, 9), max_size=4), st.lists(st.integers(0, 99)))))
+def test_rows_beside_rows(pairs: list[tuple[list[int], list[int]]]):
+    first = Ragged.from_rows([a for a, _ in pairs], np.uint8)
+    second = Ragged.from_rows([b for _, b in pairs], np.int64)
+    assert as_lists(first.beside(second)) == [a + b for a, b in pairs]

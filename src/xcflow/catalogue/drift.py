@@ -251,7 +251,7 @@ def _labels(
     remarks: Sequence[str] = (),
 ) -> Tally:
     """A count with labels as examples."""
-    remarks = remarks or [f"{n:,} training documents" for n in profile.label_counts[rows].tolist()]
+    remarks = remarks or [f"training documents: {n:,}" for n in profile.label_counts[rows].tolist()]
     columns = profile.label_ids.take(rows), profile.label_texts.take(rows), remarks
     examples = [
         Example(place, 0, label, text[:EXCERPT_CHARS], remark)

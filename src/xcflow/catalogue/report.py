@@ -6,7 +6,7 @@ The page is one file without outside references: it can be kept, mailed and read
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -82,13 +82,6 @@ class Report:
         (folder / JSON_NAME).write_text(text + "\n", encoding="utf-8")
         (folder / HTML_NAME).write_text(page(self), encoding="utf-8")
 
-    def tell(self, page: Path) -> None:
-        """Log the warnings and where the page stands."""
-        for finding in self.all_findings:
-            if finding.status == "warning":
-                log(f"warning: {finding.sentence}")
-        log(f"report on the catalogue: {page}")
-
     def error(self, catalogue: Path | None, page: Path) -> DataError:
         """The first failed finding in one line, with its first example and where to read on."""
         first, *others = [finding for finding in self.all_findings if finding.status == "failed"]
@@ -99,6 +92,14 @@ class Report:
         example = first.examples[0]
         what = "; ".join(part for part in (example.remark, reason) if part)
         return DataError(what, catalogue / example.file, example.line or None)
+
+
+def tell(findings: Iterable[Finding], page: Path) -> None:
+    """Log the warnings and where the page with all findings stands."""
+    for finding in findings:
+        if finding.status == "warning":
+            log(f"warning: {finding.sentence}")
+    log(f"report on the catalogue: {page}")
 
 
 def _finding_dict(finding: Finding) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 The token table starts from a pre-trained transformer's input embeddings, so it needs no corpus of
 its own; a word that the transformer lacks starts at the sum of its pieces. Rare tokens start
 longer than frequent ones (a power of the inverse document frequency): in a plain sum the common
-words of a catalogue would drown the telling ones.
+words of a catalogue would drown the telling ones. Phrases have rows behind those of the tokens.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from xcflow.config import EncoderConfig
 from xcflow.encoders.base import Encoder, token_rows
+from xcflow.encoders.dropout import Dropout
+from xcflow.encoders.phrases import Phrases
 from xcflow.encoders.vocabulary import pieces_of_new_words, pretrained_tokenizer
 from xcflow.errors import ConfigError
 from xcflow.pretrained import model_folder
@@ -30,21 +32,23 @@ IDF_POWER = 0.5
 
 
 class BagOfEmbeddings(Encoder):
-    """v = sum of the tokens' rows / sqrt(number of tokens); E(text) = dropout(v + W relu(v) + b).
+    """E(text) = dropout(v + W relu(v) + b), v = sum of rows / sqrt(number of tokens).
 
     Args:
-        table: [V, D] token vectors.
+        table: [V + P, D] rows of tokens and phrases.
         dropout: Dropout on the block's result, in training.
+        phrases: P phrases.
     """
 
     KIND = "bag_of_embeddings"
 
-    def __init__(self, table: Tensor, dropout: float) -> None:
+    def __init__(self, table: Tensor, dropout: float, phrases: Phrases | None = None) -> None:
         super().__init__()
+        self.phrases = phrases or Phrases.none()
         self.dim = table.shape[1]
         self.table = RowTable(table)
         self.residual = nn.Linear(self.dim, self.dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         with torch.no_grad():
             # Close to the identity at the start: what the pre-trained table knows is kept.
             self.residual.weight.copy_(0.1 * torch.eye(self.dim))
@@ -52,7 +56,7 @@ class BagOfEmbeddings(Encoder):
 
     def forward(self, tokens: Ragged) -> Tensor:
         """Vectors [B, D] of a batch; in training the rows of the table collect gradients."""
-        ids, starts = token_rows(tokens)
+        ids, starts = token_rows(self.phrases.added_to(tokens))
         if self.training:
             seen, ids = torch.unique(ids, return_inverse=True)
             sums = _sum_rows(self.table.gather(seen), ids, starts)
@@ -72,11 +76,11 @@ class BagOfEmbeddings(Encoder):
         return {"kind": self.KIND}
 
     def state(self, *, training: bool) -> dict[str, Tensor]:
-        """Table, residual block, and with ``training`` the table's moments."""
+        """Table, residual block, phrases, and with ``training`` the table's moments."""
         dense = {f"encoder.{name}": value for name, value in self.state_dict().items()}
         table = self.table.tensors("encoder.table")
         kept = table if training else {"encoder.table.weight": self.table.weight}
-        return dense | kept
+        return dense | kept | self.phrases.tensors()
 
     def restore(self, tensors: dict[str, Tensor], *, training: bool) -> None:
         """Take back what ``state`` gave."""

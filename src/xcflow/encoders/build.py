@@ -19,6 +19,7 @@ from xcflow.config import EncoderConfig
 from xcflow.encoders.bag import BagOfEmbeddings, initial_table
 from xcflow.encoders.base import Encoder
 from xcflow.encoders.joint import TransformerWithBag
+from xcflow.encoders.phrases import Phrases, word_tokens
 from xcflow.encoders.transformer import Transformer, pretrained_transformer, transformer_of
 from xcflow.errors import ArtifactError
 from xcflow.ragged import Ragged
@@ -44,13 +45,18 @@ def initial_encoder(config: EncoderConfig, dataset: Dataset) -> Encoder:
 
 
 def _initial_bag(config: EncoderConfig, dataset: Dataset) -> BagOfEmbeddings:
-    vocabulary = Tokenizer.from_file(str(dataset.tokenizer_file)).get_vocab_size()
+    tokenizer = Tokenizer.from_file(str(dataset.tokenizer_file))
+    vocabulary = tokenizer.get_vocab_size()
     frequency = np.zeros(vocabulary, np.int64)
-    for tokens in (dataset.labels.tokens, dataset.train.tokens):
+    texts = (dataset.labels.tokens, dataset.train.tokens)
+    for tokens in texts:
         frequency += _document_frequency(tokens, vocabulary)
-    texts = len(dataset.labels) + len(dataset.train)
-    table = initial_table(config, dataset.tokenizer_file, frequency, texts)
-    return BagOfEmbeddings(table, config.dropout)
+    table = initial_table(config, dataset.tokenizer_file, frequency, sum(map(len, texts)))
+    phrases = Phrases.of(
+        texts, word_tokens(tokenizer), most=config.phrases, min_count=config.phrase_min_count
+    )
+    table = torch.cat([table, torch.zeros(len(phrases), table.shape[1])])
+    return BagOfEmbeddings(table, config.dropout, phrases)
 
 
 def _document_frequency(tokens: Ragged, vocabulary: int) -> NDArray[np.int64]:
@@ -105,4 +111,5 @@ def load_encoder(folder: Path) -> tuple[Encoder, dict[str, Tensor]]:
 
 
 def _bag_like(tensors: dict[str, Tensor]) -> BagOfEmbeddings:
-    return BagOfEmbeddings(torch.empty_like(tensors["encoder.table.weight"]), dropout=0.0)
+    table = torch.empty_like(tensors["encoder.table.weight"])
+    return BagOfEmbeddings(table, dropout=0.0, phrases=Phrases.restored(tensors))

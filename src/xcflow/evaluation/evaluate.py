@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +25,7 @@ from xcflow.evaluation.result import (
     read_predictions,
 )
 from xcflow.evaluation.shared import measure_shared
+from xcflow.phases import peak_memory_mb, phase
 from xcflow.ragged import Ragged
 
 SCHEMA_VERSION = 1
@@ -58,8 +57,10 @@ def evaluate(
     start = time.monotonic()
     rows = measured_rows(dataset, config.block_documents)
     bundles = {CANDIDATE: candidate} | ({CHAMPION: champion} if champion else {})
-    measured = measure_models(dataset, rows, [*bundles.values(), *baselines], config, folder)
-    shared = measure_shared(dataset, rows, bundles, config, folder)
+    with phase("test documents"):
+        measured = measure_models(dataset, rows, [*bundles.values(), *baselines], config, folder)
+    with phase("shared labels"):
+        shared = measure_shared(dataset, rows, bundles, config, folder)
     seconds = time.monotonic() - start
     metrics = {
         "schema_version": SCHEMA_VERSION,
@@ -73,11 +74,9 @@ def evaluate(
         "confusion": confusion_facts(folder, list(measured["models"]), candidate.nearest_labels),
     }
     texts = dataset.test.texts.take(rows[: config.latency_texts])
-    timings = {
-        "seconds": seconds,
-        "peak_memory_mb": peak_memory_mb(),
-        "latency_ms": latencies({m: ranker.predictor for m, ranker in bundles.items()}, texts),
-    }
+    with phase("latency"):
+        answers = latencies({m: ranker.predictor for m, ranker in bundles.items()}, texts)
+    timings = {"seconds": seconds, "peak_memory_mb": peak_memory_mb(), "latency_ms": answers}
     for name, tree in ((METRICS, metrics), (TIMINGS, timings)):
         text = json.dumps(tree, indent=2, ensure_ascii=False)
         (folder / name).write_text(text + "\n", encoding="utf-8")
@@ -112,9 +111,3 @@ def latencies(
 def _percentiles(times: Sequence[float]) -> dict[str, float]:
     p50, p99 = np.percentile(times, (50, 99)).tolist()
     return {"p50": p50, "p99": p99, "mean": float(np.mean(times)), "texts": len(times)}
-
-
-def peak_memory_mb() -> float:
-    """The largest resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

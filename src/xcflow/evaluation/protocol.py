@@ -37,6 +37,7 @@ from xcflow.evaluation.result import (
     read_truth,
 )
 from xcflow.evaluation.slices import SLICES, slice_facts
+from xcflow.phases import phase
 from xcflow.progress import progress
 from xcflow.ragged import Ragged
 
@@ -183,11 +184,13 @@ def _measure_blocks(
             writer.add_truth(block.start, measure.truth(block.truth))
             names = []
             for ranker in rankers:
-                for name, top in ranker(block.queries, k).items():
-                    best = drop_filtered(top, block.filtered, measure.size, measure.depth)
-                    part = measure.ranking(best.labels, block.truth)
-                    writer.add_ranking(name, block.start, part, best)
-                    names.append(name)
+                answers = ranker(block.queries, k)
+                with phase("metrics"):
+                    for name, top in answers.items():
+                        best = drop_filtered(top, block.filtered, measure.size, measure.depth)
+                        part = measure.ranking(best.labels, block.truth)
+                        writer.add_ranking(name, block.start, part, best)
+                        names.append(name)
             advance(len(block.rows))
     writer.close()
     return names

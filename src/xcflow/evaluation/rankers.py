@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcflow.catalogue.string_table import StringTable
+from xcflow.phases import phase
 from xcflow.ragged import Ragged
 from xcflow.topk import NO_LABEL, TopK
 
@@ -99,7 +100,8 @@ class BundleRanker:
 
     def __call__(self, queries: Queries, k: int) -> Mapping[str, TopK]:
         """The ``k`` best labels by each voice."""
-        voices = self.predictor.top_k_voices(queries.texts, k + min(self._unknown, k))
+        with phase("bundles"):
+            voices = self.predictor.top_k_voices(queries.texts, k + min(self._unknown, k))
         return {
             name: self._mapped(voices[voice], k, self.knows) for voice, name in self._names.items()
         }

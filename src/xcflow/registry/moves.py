@@ -31,6 +31,12 @@ _PREFIX = "move_"
 # MLflow cuts parameters at 6,000 characters; the rest of a move needs at most 1,500.
 _REASON_CHARACTERS = 4_000
 
+# What stands on the page of the registered model.
+_ABOUT = (
+    "Ranks labels for short texts. The alias `champion` answers, `previous` did before it; each "
+    "version's description is its model card."
+)
+
 
 @dataclass(frozen=True)
 class Move:
@@ -168,7 +174,9 @@ class MoveLog:
         with self._tracker.trouble():
             run = self._create_run()
             try:
-                client.create_registered_model(self._model, tags={names.MOVES_RUN: run})
+                client.create_registered_model(
+                    self._model, tags={names.MOVES_RUN: run}, description=_ABOUT
+                )
                 return run
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":

@@ -20,6 +20,7 @@ from xcflow.evaluation.verdict import Judgement
 from xcflow.home import Home
 from xcflow.registry import names
 from xcflow.registry.bundles import BUNDLE, fetch_bundle, keep_bundle
+from xcflow.registry.model_card import shortened
 from xcflow.registry.moves import Move, MoveLog, append_move
 from xcflow.registry.tracking import Tracker, user_name
 
@@ -225,12 +226,15 @@ class Registry:
         model = self.tracker.find_model(digest)
         if model is None:
             tags_of_model = {names.BUNDLE_DIGEST: digest}
-            model = self.tracker.log_model(run, BUNDLE, bundle, tags_of_model)
+            model = self.tracker.log_model(run, self.model, bundle, tags_of_model)
         self.log.open()
         with self.tracker.trouble():
             version = client.create_model_version(
                 self.model, f"models:/{model}", run_id=run, tags=dict(tags), model_id=model
             )
+            if card := self.tracker.model_note(model):
+                client.update_model_version(self.model, version.version, shortened(card))
+            self.tracker.link_version(model, self.model, str(version.version))
         return self.version(str(version.version))
 
     def _settled(self) -> tuple[int, Version | None]:
@@ -277,7 +281,7 @@ class Registry:
             client.set_registered_model_alias(self.model, names.CHAMPION, to.number)
             moved = f"{move.time} by {move.who}"
             client.set_model_version_tag(self.model, to.number, f"last_{action}", moved)
-            client.update_model_version(self.model, to.number, reason)
+            client.set_model_version_tag(self.model, to.number, names.REASON, reason)
         append_move(self.home, move)
         return move
 

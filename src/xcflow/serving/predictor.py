@@ -21,6 +21,7 @@ from xcflow.encoders.base import Encoder
 from xcflow.encoders.build import load_encoder
 from xcflow.encoders.parts import unit_parts
 from xcflow.errors import ArtifactError, DataError
+from xcflow.phases import phase
 from xcflow.progress import progress
 from xcflow.ragged import Ragged
 from xcflow.retrieval.calibration import Calibrator
@@ -149,8 +150,9 @@ class Predictor:
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors [N, D] of texts."""
-        tokens = self._tokens(texts, self._settings["max_document_tokens"])
-        return np.asarray(self._encoder.encode(tokens).numpy())
+        with phase("encode"):
+            tokens = self._tokens(texts, self._settings["max_document_tokens"])
+            return np.asarray(self._encoder.encode(tokens).numpy())
 
     def _tokens(self, texts: Sequence[str], limit: int) -> Ragged:
         unknown = self._settings["unknown_token"]
@@ -169,7 +171,8 @@ class Predictor:
 
     def _ranked(self, questions: Questions, k: int, voices: Sequence[str]) -> dict[str, TopK]:
         """The ``k`` best labels by each of the asked voices, each heard once."""
-        heard = self._voices.listen(questions, max(k, self._settings["shortlist"]))
+        with phase("search"):
+            heard = self._voices.listen(questions, max(k, self._settings["shortlist"]))
         rank: dict[str, Callable[[], TopK]] = {
             "encoder": lambda: heard.encoder,
             "classifier": lambda: heard.classifier,
@@ -180,6 +183,10 @@ class Predictor:
         return {voice: rank[voice]() for voice in voices}
 
     def _fused(self, questions: Questions, heard: Heard, k: int) -> TopK:
+        with phase("fusion"):
+            return self._best_fused(questions, heard, k)
+
+    def _best_fused(self, questions: Questions, heard: Heard, k: int) -> TopK:
         proposals = self._voices.propose(questions, heard)
         fused = self._fusion.score(proposals.features(self._counts))
         scores = self._calibrator.comparable(fused, proposals.labels)

@@ -15,6 +15,7 @@ from pathlib import Path
 from xcflow.config import Config
 from xcflow.disk import claimed
 from xcflow.errors import ConfigError
+from xcflow.phases import phase
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path
         what = f"needs the input {missing[0]}" if missing else f"has no input {unknown[0]}"
         raise ConfigError(f"step {name} {what}: its inputs are {', '.join(step.inputs)}")
     _use_threads(config.run.threads)
-    module = import_module(f"xcflow.steps.{name}")
+    with phase("imports"):
+        module = import_module(f"xcflow.steps.{name}")
     with claimed(Path(output)):
         module.run(config, {key: Path(path) for key, path in inputs.items()}, Path(output))
 

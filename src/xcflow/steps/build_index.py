@@ -19,6 +19,7 @@ from xcflow.catalogue.tokenizer import unknown_token
 from xcflow.config import Config, EvaluationConfig
 from xcflow.encoders.build import load_encoder, save_encoder
 from xcflow.evaluation.metrics import Measure, without
+from xcflow.phases import phase
 from xcflow.progress import log, progress
 from xcflow.retrieval.calibration import Calibrator, fit_calibrator
 from xcflow.retrieval.exact import search
@@ -43,12 +44,15 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     dataset = Dataset.open(inputs["dataset"])
     splits = Splits.of(dataset)
     vectors = ShardedVectors.open(inputs["embeddings"] / "documents")
-    voices, known = _voices(config, inputs, dataset, vectors)
+    with phase("indexes"):
+        voices, known = _voices(config, inputs, dataset, vectors)
     queries = vectors.take(splits.validation.rows)
-    recall = _recall(voices, queries[: config.retrieval.recall_queries])
+    with phase("recall"):
+        recall = _recall(voices, queries[: config.retrieval.recall_queries])
     counts = dataset.label_counts(dataset.fit_rows)
     forbidden = np.isin(known, splits.validation.rows)
-    fusion, calibrator = _fit(config, voices, queries, dataset, splits, forbidden)
+    with phase("validation documents"):
+        fusion, calibrator = _fit(config, voices, queries, dataset, splits, forbidden)
     meta = {
         "label_map_sha256": label_map_sha256(dataset.labels.ids),
         "labels": len(dataset.labels),
@@ -147,8 +151,10 @@ def _fit(
     looks = [Look.joined(look) for look in zip(*parts, strict=True)]
     truth = without(splits.validation.labels, splits.left_out)
     measure = Measure.of_training(counts, len(splits.fit), EvaluationConfig())
-    fusion, scores = choose_fusion(looks, truth, measure, config.fusion, config.run.seed)
-    calibrator = fit_calibrator(scores, looks[0].proposals, truth, config.calibration)
+    with phase("fusion"):
+        fusion, scores = choose_fusion(looks, truth, measure, config.fusion, config.run.seed)
+    with phase("calibration"):
+        calibrator = fit_calibrator(scores, looks[0].proposals, truth, config.calibration)
     log(f"calibration: {calibrator.curve.method}, {len(calibrator.curve.scores)} knots")
     return fusion, calibrator
 

@@ -7,15 +7,16 @@ another report, and not another training.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from xcflow.artifact import writing
 from xcflow.catalogue.dataset import Dataset
 from xcflow.catalogue.drift import find_drift
+from xcflow.catalogue.findings import Finding
 from xcflow.catalogue.profile import Profile
-from xcflow.catalogue.report import HTML_NAME, Report
+from xcflow.catalogue.report import HTML_NAME, Report, tell
 from xcflow.config import Config
 from xcflow.progress import log
 from xcflow.steps import STEPS
@@ -33,10 +34,11 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     """
     dataset = Dataset.open(inputs["dataset"])
     report = Report.load(dataset.path)
+    differing: Sequence[Finding] = ()
     if "accepted" in inputs:
         accepted = Profile.open(inputs["accepted"])
         drift = find_drift(accepted, Profile.of(dataset), config.drift)
-        report = replace(report, drift=drift)
+        report, differing = replace(report, drift=drift), drift.findings
         if drift.is_of_another:
             log(f"the last accepted catalogue ({drift.accepted[:12]}) is another one")
     else:
@@ -46,15 +48,10 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     place = rejected if failed else output
     kind = "report" if failed else STEPS["check_drift"].produces
     origin = provenance("check_drift", config, inputs)
-    with writing(place, kind, **origin, meta={"status": report.status, **counts(report)}) as folder:
+    meta = {finding.check.name: finding.count for finding in differing}
+    with writing(place, kind, **origin, meta={"status": report.status, **meta}) as folder:
         report.write(folder)
     if failed:
         raise report.error(None, rejected / HTML_NAME)
     shutil.rmtree(rejected, ignore_errors=True)
-    report.tell(output / HTML_NAME)
-
-
-def counts(report: Report) -> dict[str, int]:
-    """Name of a check -> how much was found, of what differs."""
-    findings = report.drift.findings if report.drift else ()
-    return {finding.check.name: finding.count for finding in findings}
+    tell(differing, output / HTML_NAME)

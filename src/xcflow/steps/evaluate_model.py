@@ -19,6 +19,7 @@ from xcflow.evaluation.evaluation_charts import Histories
 from xcflow.evaluation.rankers import BundleRanker
 from xcflow.evaluation.report import evaluation_page
 from xcflow.evaluation.result import CANDIDATE, CHAMPION, KIND, REPORT, Evaluation
+from xcflow.phases import phase
 from xcflow.pretrained import model_folder
 from xcflow.serving.bundle import CONFIG, TRAINING
 from xcflow.serving.predictor import Predictor
@@ -36,13 +37,15 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     """
     dataset = Dataset.open(inputs["dataset"])
     ids = dataset.labels.ids
-    predictor, champion = Predictor.load(inputs["bundle"]), None
-    predictor.hear_without_auxiliary()
+    with phase("load"):
+        predictor, champion = Predictor.load(inputs["bundle"]), None
+        predictor.hear_without_auxiliary()
     voices = {voice: voice for voice in predictor.voices}
     facts = {name: _facts(inputs[name]) for name in ("bundle", "champion") if name in inputs}
     candidate = BundleRanker(predictor, predictor.manifest.digest, ids, voices, facts["bundle"])
     if "champion" in inputs:
-        old = Predictor.load(inputs["champion"])
+        with phase("load"):
+            old = Predictor.load(inputs["champion"])
         main = {CANDIDATE: CHAMPION}
         champion = BundleRanker(old, old.manifest.digest, ids, main, facts["champion"])
     encoder = _encoder_config(inputs["bundle"])
@@ -50,7 +53,8 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     with writing(output, KIND, **provenance("evaluate_model", config, inputs)) as folder:
         baselines = baseline_rankers(dataset, encoder)
         evaluate(dataset, candidate, champion, baselines, config.evaluation, folder)
-        page = evaluation_page(Evaluation.load(folder), _curves(inputs["bundle"]))
+        with phase("report"):
+            page = evaluation_page(Evaluation.load(folder), _curves(inputs["bundle"]))
         (folder / REPORT).write_text(page, encoding="utf-8")
 
 

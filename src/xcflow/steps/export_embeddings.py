@@ -15,6 +15,7 @@ from xcflow.config import Config
 from xcflow.encoders.base import Encoder
 from xcflow.encoders.build import load_encoder
 from xcflow.labels.auxiliary import AuxiliaryVectors
+from xcflow.phases import phase
 from xcflow.progress import progress
 from xcflow.ragged import Ragged
 from xcflow.steps.provenance import provenance
@@ -36,9 +37,11 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     auxiliary.table.weight.copy_(tensors["auxiliary.weight"])
     origin = provenance("export_embeddings", config, inputs)
     with writing(output, "embeddings", **origin, meta={"dim": encoder.dim}) as folder:
-        ShardedVectors.write(folder / "documents", _documents(encoder, dataset.train.tokens))
-        labels = augmented_labels(encoder, auxiliary, dataset.labels.tokens, SHARD_ROWS)
-        ShardedVectors.write(folder / "labels", (block.numpy() for block in labels))
+        with phase("documents"):
+            ShardedVectors.write(folder / "documents", _documents(encoder, dataset.train.tokens))
+        with phase("labels"):
+            labels = augmented_labels(encoder, auxiliary, dataset.labels.tokens, SHARD_ROWS)
+            ShardedVectors.write(folder / "labels", (block.numpy() for block in labels))
 
 
 def _documents(encoder: Encoder, tokens: Ragged) -> Iterator[NDArray[Any]]:

@@ -22,9 +22,9 @@ from xcflow.library import library_digest
 from xcflow.progress import log
 from xcflow.registry import names
 from xcflow.registry.service import connected
-from xcflow.registry.summary import read_json
+from xcflow.registry.summary import read_json, settings_that_differ
 from xcflow.steps import STEPS
-from xcflow.steps.task import Artifact, one_line_errors
+from xcflow.steps.task import TIMES, Artifact, one_line_errors
 
 # Name of the output of ``record_run``.
 SUMMARY = "summary"
@@ -60,10 +60,12 @@ def open_run(
                 key=_run_key(run_name),
                 params=recorded_config(settings),
                 tags={
-                    "catalogue": catalogue,
+                    names.CATALOGUE: catalogue,
                     "catalogue_digest": catalogue_digest[:12],
                     "library_digest": present[:12],
-                    "method": method_name(settings),
+                    names.METHOD: method_name(settings),
+                    names.SETTINGS: settings_that_differ(recorded_config(settings)) or "defaults",
+                    **_licence(catalogue_uri),
                 },
                 dataset={
                     "name": catalogue,
@@ -138,6 +140,7 @@ def record_run(run_name: str, config: str, outputs: Sequence[Artifact], summary:
                 "folder": artifact.path,
                 "params": {section: tree[section] for section in STEPS[name].sections},
                 "from_cache": artifact.metadata.get("written_by_run") != key,
+                "times": artifact.metadata.get(TIMES, {}),
             }
             for name, artifact in zip(RECORDED, outputs, strict=True)
         ]
@@ -151,8 +154,13 @@ def record_run(run_name: str, config: str, outputs: Sequence[Artifact], summary:
                 params=recorded_config(settings),
                 steps=steps,
             )
-        folders = {step["name"]: step["folder"] for step in steps}
-        text = json.dumps({"run": run_name, "mlflow_run": run, "folders": folders}, indent=2)
+        facts = {
+            "run": run_name,
+            "mlflow_run": run,
+            "folders": {step["name"]: step["folder"] for step in steps},
+            "times": {step["name"]: step["times"] for step in steps},
+        }
+        text = json.dumps(facts, indent=2)
         Path(summary).write_text(text + "\n", encoding="utf-8")
 
 
@@ -173,6 +181,13 @@ def method_name(config: Config) -> str:
 def recorded_config(config: Config) -> dict[str, Any]:
     """The sections that say what a run is, without those that say where it goes."""
     return {k: v for k, v in config.to_dict().items() if k not in _NOT_RECORDED}
+
+
+def _licence(catalogue_uri: str) -> dict[str, str]:
+    """The tag with what the ``meta.json`` of a local catalogue says of its licence, if anything."""
+    meta = read_json(Path(catalogue_uri) / "meta.json")
+    licence = str(meta.get("licence") or meta.get("license") or "")
+    return {names.LICENCE: licence} if licence else {}
 
 
 @contextmanager

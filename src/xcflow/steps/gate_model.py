@@ -11,6 +11,7 @@ from xcflow.evaluation.gate import decide
 from xcflow.evaluation.report import gate_page
 from xcflow.evaluation.result import REPORT, Evaluation
 from xcflow.evaluation.verdict import KIND, VERDICT
+from xcflow.phases import phase
 from xcflow.progress import log
 from xcflow.steps import STEPS
 
@@ -22,7 +23,8 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         ArtifactError: The evaluation lacks a metric that the gate asks for.
     """
     evaluation = Evaluation.open(inputs["evaluation"])
-    judgement = decide(evaluation, config.gate)
+    with phase("bootstrap"):
+        judgement = decide(evaluation, config.gate)
     with writing(
         output,
         KIND,

@@ -16,12 +16,13 @@ from xcflow.catalogue.dataset import KIND
 from xcflow.catalogue.findings import Finding
 from xcflow.catalogue.ingest import Ingest
 from xcflow.catalogue.readers import catalogue_digest, open_catalogue
-from xcflow.catalogue.report import HTML_NAME, Report
+from xcflow.catalogue.report import HTML_NAME, Report, tell
 from xcflow.catalogue.summary import summarise
 from xcflow.catalogue.validation import Validation
 from xcflow.config import Config
 from xcflow.disk import claimed
 from xcflow.errors import DataError
+from xcflow.phases import phase
 from xcflow.steps import STEPS
 
 
@@ -40,7 +41,8 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         DataError: The catalogue is refused; ``<output>.rejected`` holds the report.
     """
     catalogue = inputs["catalogue"]
-    digest = catalogue_digest(catalogue, config.data.format)
+    with phase("digests"):
+        digest = catalogue_digest(catalogue, config.data.format)
     config_digest = config.digest(*STEPS["validate_data"].sections)
     rejected = output.with_name(f"{output.name}.rejected")
     meta: dict[str, Any] = {"catalogue_digest": digest}
@@ -59,7 +61,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
             refusal.report.write(folder)
         raise refusal.report.error(catalogue, rejected / HTML_NAME) from None
     shutil.rmtree(rejected, ignore_errors=True)
-    report.tell(output / HTML_NAME)
+    tell(report.findings, output / HTML_NAME)
 
 
 def _write_dataset(
@@ -70,25 +72,32 @@ def _write_dataset(
     Raises:
         _RefusedError: With the report.
     """
-    ingest = Ingest(open_catalogue(catalogue, config.data.format), config, folder)
-    files = len(ingest.reader.parts)
-    validation = Validation(config.validation, folder, ingest.facts, files)
+    with phase("imports"):  # great-expectations takes seconds
+        ingest = Ingest(open_catalogue(catalogue, config.data.format), config, folder)
+        files = len(ingest.reader.parts)
+        validation = Validation(config.validation, folder, ingest.facts, files)
     try:
-        ingest.read()
+        with phase("read"):
+            ingest.read()
     except DataError as error:
         findings = validation.of_unreadable_file(error)
         raise _RefusedError(_report(ingest, digest, findings)) from error
-    report = _report(ingest, digest, validation.of_rows(ingest.usable()))
+    with phase("checks"):
+        report = _report(ingest, digest, validation.of_rows(ingest.usable()))
     if report.status == "failed":
         raise _RefusedError(report)
-    ingest.split()
-    tokenizer = ingest.tokenize()
-    findings = [*report.findings, *validation.of_tokens(ingest.tokens)]
-    summary = summarise(folder, ingest.facts, ingest.tokens, config.data.max_document_tokens)
+    with phase("split"):
+        ingest.split()
+    with phase("tokenize"):
+        tokenizer = ingest.tokenize()
+    with phase("summary"):
+        findings = [*report.findings, *validation.of_tokens(ingest.tokens)]
+        summary = summarise(folder, ingest.facts, ingest.tokens, config.data.max_document_tokens)
     report = replace(report, findings=findings, summary=summary)
     if report.status == "failed":
         raise _RefusedError(report)
-    report.write(folder)
+    with phase("report"):
+        report.write(folder)
     meta.update(
         summary.sizes,
         tokenizer=config.encoder.model,

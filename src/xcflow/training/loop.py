@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xcflow.interruption import held_back
+from xcflow.phases import phase
 from xcflow.progress import log, progress
 from xcflow.training.checkpoint import Checkpoint
 from xcflow.training.validation import SELECTION
@@ -119,7 +120,8 @@ def train(trainee: Trainee, documents: int, plan: Plan, checkpoint: Checkpoint) 
         log(f"{plan.title}: going on from epoch {now.epoch + 1}, step {now.step + 1}")
     while now.epoch < plan.epochs and now.epoch - now.best_epoch <= plan.patience:
         if order is None:
-            order = trainee.order(now.epoch)
+            with phase("order"):
+                order = trainee.order(now.epoch)
         _run_epoch(trainee, documents, plan, checkpoint, now, order)
         order = None
         if _validate(trainee, now, plan, now.epoch):
@@ -150,7 +152,8 @@ def _run_epoch(
             rng = np.random.default_rng([plan.seed, now.epoch, now.step])
             torch.manual_seed(int(rng.integers(2**62)))
             at = now.epoch * steps + now.step
-            loss = trainee.step(rows, plan.rate(at, plan.epochs * steps), rng)
+            with phase("batches"):
+                loss = trainee.step(rows, plan.rate(at, plan.epochs * steps), rng)
             now.recent.append(loss)
             now.step += 1
             if now.step == steps or len(now.recent) >= max(1, steps // _LOSS_POINTS):
@@ -163,7 +166,8 @@ def _run_epoch(
 
 def _validate(trainee: Trainee, now: Progress, plan: Plan, epoch: int) -> bool:
     """Measure, note and show; whether it is the best so far."""
-    metrics = trainee.validate()
+    with phase("validation"):
+        metrics = trainee.validate()
     for name, value in metrics.items():
         now.point(f"validation/{name}", epoch + 1, value)
     shown = "  ".join(f"{name} {100 * value:.1f}" for name, value in metrics.items())
@@ -183,7 +187,8 @@ def _save(
     tensors = {f"now.{name}": value for name, value in trainee.state(training=True).items()}
     if order is not None:
         tensors["order"] = torch.from_numpy(order)
-    checkpoint.save(tensors, dict(now.__dict__))
+    with phase("checkpoint"):
+        checkpoint.save(tensors, dict(now.__dict__))
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

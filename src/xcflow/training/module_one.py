@@ -20,6 +20,7 @@ from xcflow.encoders.parts import parts_of, unit_parts
 from xcflow.labels.auxiliary import AuxiliaryVectors
 from xcflow.negatives.batches import Curriculum, DocumentMemory, document_order
 from xcflow.negatives.candidates import Candidates
+from xcflow.phases import phase
 from xcflow.ragged import Ragged
 from xcflow.retrieval.exact import KEYS
 from xcflow.training.data import Splits
@@ -73,21 +74,24 @@ class ModuleOne:
         truth = self._fit.labels.take(rows)
         drawn = draw_one(truth, rng)
         candidates = Candidates.shared(drawn, truth, self._fit.same_item[rows])
-        encoded = self._encoder(
-            Ragged.concatenate([self._fit.tokens(rows), self._labels(candidates)])
-        )
-        documents = unit_parts(encoded[: len(rows)], self._auxiliary.parts)
-        labels = self._auxiliary.augment(
-            encoded[len(rows) :], torch.from_numpy(candidates.labels), training=True
-        )
+        with phase("forward"):
+            encoded = self._encoder(
+                Ragged.concatenate([self._fit.tokens(rows), self._labels(candidates)])
+            )
+        texts, names = encoded.split([len(rows), len(candidates.labels)])
+        documents = unit_parts(texts, self._auxiliary.parts)
+        labels = self._auxiliary.augment(names, torch.from_numpy(candidates.labels), training=True)
         loss = self._loss_of_parts(documents, labels, candidates, drawn)
         self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        with phase("backward"):
+            loss.backward()  # type: ignore[no-untyped-call]
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["peak"]
-        self._optimizer.step()
-        self._encoder.sparse_step(rate * self._config.learning_rate)
-        self._auxiliary.step(rate * self._config.auxiliary_learning_rate)
+        with phase("dense update"):
+            self._optimizer.step()
+        with phase("sparse update"):
+            self._encoder.sparse_step(rate * self._config.learning_rate)
+            self._auxiliary.step(rate * self._config.auxiliary_learning_rate)
         self._memory.put(rows, documents)
         return loss.item()
 
@@ -104,7 +108,7 @@ class ModuleOne:
         """The mean over the encoder's parts of the loss by each part's own cosines."""
         parts = self._auxiliary.parts
         pairs = zip(parts_of(documents, parts), parts_of(labels, parts), strict=True)
-        losses = [self._loss(len(parts) * (d @ z.T), candidates, drawn) for d, z in pairs]
+        losses = [self._loss((len(parts) * d) @ z.T, candidates, drawn) for d, z in pairs]
         return torch.stack(losses).mean()
 
     def _loss(self, scores: Tensor, candidates: Candidates, drawn: NDArray[np.int64]) -> Tensor:

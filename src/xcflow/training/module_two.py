@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xcflow.config import ModuleTwoConfig, RetrievalConfig
+from xcflow.encoders.dropout import Dropout
 from xcflow.labels.clustering import balanced_clusters
 from xcflow.negatives.batches import DocumentMemory
 from xcflow.negatives.candidates import Candidates
 from xcflow.negatives.mining import mine
+from xcflow.phases import phase
 from xcflow.ragged import Ragged
 from xcflow.retrieval.exact import KEYS
 from xcflow.row_table import RowTable
@@ -73,20 +75,21 @@ class ModuleTwo:
         self._validation = Validation(splits)
         self.table = RowTable(torch.from_numpy(labels.take(used)))
         self._mined = np.empty((0, 0), np.int32)
-        self._dropout = nn.Dropout(config.dropout)
+        self._dropout = Dropout(config.dropout)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Clusters of like documents, shuffled; mines negatives where the epoch asks for it."""
         config = self._config
         since = epoch - config.mine_from_epoch
         if config.mined and since >= 0 and since % config.mine_every == 0:
-            self._mined = mine(
-                self._documents,
-                self._fit.rows,
-                self.classifiers().numpy(),
-                config.mined,
-                self._retrieval,
-            )
+            with phase("mining"):
+                self._mined = mine(
+                    self._documents,
+                    self._fit.rows,
+                    self.classifiers().numpy(),
+                    config.mined,
+                    self._retrieval,
+                )
         rng = np.random.default_rng([self._seed, epoch])
         members = self._clusters
         place = rng.permutation(int(members.max()) + 1)[members]
@@ -123,8 +126,10 @@ class ModuleTwo:
             positives.rows,
         )
         loss = mean_by_document(losses, positives.rows, len(rows))
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.table.step(rate * self._config.learning_rate)
+        with phase("backward"):
+            loss.backward()  # type: ignore[no-untyped-call]
+        with phase("sparse update"):
+            self.table.step(rate * self._config.learning_rate)
         return loss.item()
 
     def _draw_mined(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int32]:
