@@ -12,6 +12,7 @@ import typer
 from xcflow.config import TrackingConfig
 from xcflow.errors import MissingExtraError
 from xcflow.home import Home
+from xcflow.interruption import Interruption
 from xcflow.registry.moves import Move, MoveLog, moves
 from xcflow.registry.promotion import Registry
 from xcflow.registry.tracking import Tracker, tracking_uri
@@ -87,7 +88,7 @@ def serve_mlflow(home: Home, tracking: TrackingConfig, host: str, port: int) -> 
     process = subprocess.Popen(command, env=os.environ | SERVER)
     try:
         return OK if process.wait() == 0 else FAILED
-    except KeyboardInterrupt:
+    except Interruption:
         process.terminate()
         process.wait()
         return OK

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xcflow.home import DEFAULT, VARIABLE, Home
+from xcflow.interruption import interruptible
 from xcflow_pipelines.shell import OK, BadUsageError, guarded
 
 if TYPE_CHECKING:
@@ -67,7 +68,9 @@ DEFAULT_PROFILE = "quick"
 
 def main() -> None:
     """Run the command line and exit."""
-    sys.exit(guarded(lambda: app(standalone_mode=False)))
+    with interruptible():
+        code = guarded(lambda: app(standalone_mode=False))
+    sys.exit(code)
 
 
 def _show_version(wanted: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from xcflow.artifact import MANIFEST, json_digest, read_manifest
 from xcflow.config import Config, TrackingConfig
+from xcflow.disk import write_text
 from xcflow.errors import ArtifactError, TrackingError
 from xcflow.home import Home
 from xcflow.registry import names
@@ -71,8 +72,7 @@ class RunRecord:
 
     def write(self, home: Home) -> None:
         """Keep the record in the run's folder."""
-        path = home.runs / self.name / RECORD
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        write_text(home.runs / self.name / RECORD, json.dumps(asdict(self), indent=2) + "\n")
 
     def folder(self, step: str) -> Path:
         """The folder of a step, which must still be there.
@@ -88,8 +88,7 @@ class RunRecord:
 
 def remember_tracking(home: Home, tracking: TrackingConfig) -> None:
     """Keep where this home records to, for the commands that take no configuration."""
-    text = json.dumps(asdict(tracking), indent=2)
-    (home.root / TRACKING).write_text(text + "\n", encoding="utf-8")
+    write_text(home.root / TRACKING, json.dumps(asdict(tracking), indent=2) + "\n")
 
 
 def tracking_of(home: Home) -> TrackingConfig:

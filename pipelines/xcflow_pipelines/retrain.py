@@ -14,13 +14,14 @@ import typer
 from xcflow.config import Config
 from xcflow.errors import XcflowError
 from xcflow.home import Home
+from xcflow.interruption import Interruption
 from xcflow.library import library_digest
 from xcflow.progress import INTERVAL_VARIABLE
-from xcflow.registry.names import KILLED, PROMOTE
+from xcflow.registry.names import PROMOTE
 from xcflow_pipelines.local import new_run_name, run_label, run_locally
 from xcflow_pipelines.measure import catalogue_folder
 from xcflow_pipelines.records import RunRecord, remember_tracking, run_identity
-from xcflow_pipelines.shell import NOT_PROMOTED, OK, InterruptedCommandError, command_name
+from xcflow_pipelines.shell import NOT_PROMOTED, OK, command_name
 from xcflow_pipelines.watcher import LocalRun
 
 PROMOTION = "promotion.json"
@@ -61,7 +62,7 @@ def run_pipeline(
         fresh: Whether to take nothing from the cache.
 
     Raises:
-        InterruptedCommandError: The user stopped it.
+        Interruption: The user stopped it.
         XcflowError: A step failed.
     """
     from xcflow.catalogue.readers import catalogue_digest
@@ -86,10 +87,8 @@ def run_pipeline(
             fresh=fresh,
             listener=teller,
         )
-    except KeyboardInterrupt:
-        _record_interruption(config, home, key)
-        message = f"run {name} was interrupted; the same command goes on where it stopped"
-        raise InterruptedCommandError(message) from None
+    except Interruption as interruption:
+        raise Interruption(interruption.number, f"run {name} was interrupted") from None
     finally:
         teller.stop()
     if failed := run.failed:
@@ -184,14 +183,3 @@ def _next_commands(run: str, verdict: str) -> list[tuple[str, str]]:
         (f"{xcflow} mlflow", "see and compare all runs"),
         (f"{xcflow} history", "see who was champion"),
     ]
-
-
-def _record_interruption(config: Config, home: Home, key: str) -> None:
-    """Close the run in MLflow as killed; that it cannot be done is no further trouble."""
-    from xcflow.registry.tracking import Tracker
-
-    try:
-        tracker = Tracker.at(config.tracking, home)
-        tracker.end(tracker.find_run(key), KILLED, "interrupted")
-    except XcflowError:
-        return

@@ -19,7 +19,7 @@ from xcflow.home import Home
 from xcflow.registry.summary import MAIN_MODEL
 from xcflow_pipelines.pages import write_page
 from xcflow_pipelines.records import RunRecord
-from xcflow_pipelines.shell import OK, InterruptedCommandError
+from xcflow_pipelines.shell import OK
 from xcflow_pipelines.sweep_plan import Combination, SweepPlan, described, read_plan
 from xcflow_pipelines.toml_text import toml_value
 from xcflow_pipelines.watcher import CACHED, DONE
@@ -120,8 +120,6 @@ def run_plan(plan: SweepPlan, runner: Runner) -> Swept:
         sys.stderr.write(f"[{number} of {len(plan.combinations)}] {words}\n")
         try:
             record = runner(combination.config)
-        except InterruptedCommandError:
-            raise
         except XcflowError as error:
             raise XcflowError(f"{words}: {error}") from error
         found.setdefault(combination.setting, []).append((combination, record))

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from xcflow.registry.notes import MODELS
 from xcflow.registry.summary import MAIN_METRICS, MAIN_MODEL
-from xcflow_pipelines.watcher import CACHED, DONE, FAILED, STARTED, TaskState
+from xcflow_pipelines.watcher import CACHED, DONE, FAILED, INTERRUPTED, STARTED, TaskState
 
 WIDTH = 100
 
@@ -76,8 +76,8 @@ class Teller:
             self._write(f"{task.name:<18} {task.seconds:8,.1f} s")
         elif task.state == CACHED:
             self._write(f"{task.name:<18} {'from cache':>10}")
-        elif task.state == FAILED:
-            self._write(f"{task.name:<18} {'failed':>10}")
+        elif task.state in (FAILED, INTERRUPTED):
+            self._write(f"{task.name:<18} {task.state:>10}")
 
     def _write(self, line: str) -> None:
         # Not by print: Kubeflow's runner replaces it while a task runs.

@@ -14,6 +14,7 @@ Documents without a true label left are not among the documents here.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -193,6 +194,8 @@ class DocumentWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
             shape = (self._documents, *block.shape[1:])
             self._open[path] = open_memmap(path, mode="w+", dtype=block.dtype, shape=shape)
+            with path.open("r+b") as file:  # on a full disk the map's pages would kill the process
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         self._open[path][start : start + len(block)] = block
 
 

@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 from xcflow.config import Config
+from xcflow.disk import claimed
 from xcflow.errors import ConfigError
 from xcflow.phases import phase
 
@@ -87,6 +88,7 @@ def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path
 
     Raises:
         ConfigError: No such step, or an input is missing or unknown.
+        BusyError: Another process is writing the output.
     """
     if name not in STEPS:
         raise ConfigError(f"no step named {name!r}: known are {', '.join(STEPS)}")
@@ -99,7 +101,8 @@ def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path
     _use_threads(config.run.threads)
     with phase("imports"):
         module = import_module(f"xcflow.steps.{name}")
-    module.run(config, {key: Path(path) for key, path in inputs.items()}, Path(output))
+    with claimed(Path(output)):
+        module.run(config, {key: Path(path) for key, path in inputs.items()}, Path(output))
 
 
 def _use_threads(threads: int) -> None:

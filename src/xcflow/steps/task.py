@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from xcflow.artifact import Manifest, read_manifest
 from xcflow.config import Config
 from xcflow.errors import DataError, XcflowError
+from xcflow.interruption import Interruption, interruptible
 from xcflow.phases import phase, timed
 from xcflow.registry.names import RUN_KEY_VARIABLE
 from xcflow.registry.service import recorded
@@ -44,10 +45,14 @@ def one_line_errors() -> Iterator[None]:
     # Kubeflow's executor shows the INFO lines of every library.
     logging.getLogger().setLevel(logging.WARNING)
     try:
-        yield
+        with interruptible():
+            yield
     except XcflowError as error:
         print(ERROR_MARK + " ".join(str(error).split()), file=sys.stderr, flush=True)  # noqa: T201
         raise SystemExit(1) from None
+    except Interruption as interruption:
+        print(f"{ERROR_MARK}{interruption}", file=sys.stderr, flush=True)  # noqa: T201
+        raise SystemExit(interruption.exit_code) from None
 
 
 def run_task(

@@ -39,7 +39,6 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     )
     splits = Splits.of(dataset)
     origin = provenance("train_encoder", config, inputs)
-    checkpoint = checkpoint_of("train_encoder", config, origin)
     module = ModuleOne(encoder, auxiliary, splits, dataset.labels.tokens, settings, seed)
     plan = Plan(
         "encoder",
@@ -49,9 +48,9 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         settings.patience,
         seed,
     )
-    history = train(module, len(splits.fit), plan, checkpoint)
-    with writing(output, "encoder", **origin, meta={"dim": encoder.dim}) as folder:
-        save_encoder(encoder, folder, {"auxiliary.weight": auxiliary.table.weight})
-        np.save(folder / "row_of_label.npy", row_of_label)
-        (folder / "history.json").write_text(json.dumps(history, indent=1) + "\n")
-    checkpoint.clear()
+    with checkpoint_of("train_encoder", config, origin).claimed() as checkpoint:
+        history = train(module, len(splits.fit), plan, checkpoint)
+        with writing(output, "encoder", **origin, meta={"dim": encoder.dim}) as folder:
+            save_encoder(encoder, folder, {"auxiliary.weight": auxiliary.table.weight})
+            np.save(folder / "row_of_label.npy", row_of_label)
+            (folder / "history.json").write_text(json.dumps(history, indent=1) + "\n")

@@ -20,6 +20,7 @@ from xcflow.catalogue.report import HTML_NAME, Report, tell
 from xcflow.catalogue.summary import summarise
 from xcflow.catalogue.validation import Validation
 from xcflow.config import Config
+from xcflow.disk import claimed
 from xcflow.errors import DataError
 from xcflow.phases import phase
 from xcflow.steps import STEPS
@@ -51,9 +52,12 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         ) as folder:
             report = _write_dataset(config, catalogue, digest, folder, meta)
     except _RefusedError as refusal:
-        with writing(
-            rejected, "report", config_digest=config_digest, inputs={"catalogue": digest}
-        ) as folder:
+        with (
+            claimed(rejected),
+            writing(
+                rejected, "report", config_digest=config_digest, inputs={"catalogue": digest}
+            ) as folder,
+        ):
             refusal.report.write(folder)
         raise refusal.report.error(catalogue, rejected / HTML_NAME) from None
     shutil.rmtree(rejected, ignore_errors=True)

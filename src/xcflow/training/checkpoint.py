@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from xcflow.errors import StorageError
+from xcflow.disk import claimed, replace_file, writable
+from xcflow.errors import BusyError, StorageError
 from xcflow.home import Home
 from xcflow.progress import log
 
@@ -34,11 +37,34 @@ class Checkpoint:
     """
 
     def __init__(self, step: str, key: str, every_seconds: float) -> None:
+        self._step = step
         self._folder = Home.at().checkpoints / f"{step}-{key[:16]}"
         self._every = every_seconds
         self._last = time.monotonic()
         self._cost = 0.0  # seconds that the last save took
         self._kept: Path | None = None
+        self._unwritten: dict[str, Tensor] | None = None  # the best model, where the disk refused
+        self._complained = False
+
+    @contextmanager
+    def claimed(self) -> Iterator[Self]:
+        """Do the work of the block without another process at it; when it is done, forget it.
+
+        Raises:
+            BusyError: Another process does the same work.
+        """
+        with ExitStack() as claim:
+            try:
+                claim.enter_context(claimed(self._folder))
+            except BusyError:
+                raise BusyError(
+                    f"{self._step}: another process trains just this ({self._folder}): "
+                    "wait for its end"
+                ) from None
+            except StorageError as error:
+                self._complain(error)
+            yield self
+            self.clear()
 
     def due(self) -> bool:
         """Whether it is time to save."""
@@ -48,25 +74,24 @@ class Checkpoint:
     def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Replace the saved state: all of it, or none if the process dies in between.
 
-        Raises:
-            StorageError: It cannot be written.
+        Where it cannot be written that is said once and the work goes on: what was learned so far
+        is worth more than a copy of it.
         """
         start = time.monotonic()
-        self._write(_STATE, tensors, _metadata(state))
-        if self._kept is not None:  # the state before may have needed an older one
+        # A state is of no use without the best model that it knows of.
+        best_stands = self._unwritten is None or self._write_best(self._unwritten)
+        saved = best_stands and self._write(_STATE, tensors, _metadata(state))
+        if saved and self._kept is not None:  # the state before may have needed an older one
             for path in set(self._folder.glob(_best("*"))) - {self._kept}:
                 path.unlink()
         self._last = time.monotonic()
         self._cost = self._last - start
 
     def keep(self, tensors: dict[str, Tensor], epoch: int) -> None:
-        """Write the model of an epoch that is the best so far.
-
-        Raises:
-            StorageError: It cannot be written.
-        """
-        self._write(_best(epoch), tensors, {})
+        """Write the model of an epoch that is the best so far; hold it where that fails."""
         self._kept = self._folder / _best(epoch)
+        if not self._write_best(tensors):
+            self._unwritten = {name: value.clone() for name, value in tensors.items()}
 
     def kept(self, epoch: int) -> dict[str, Tensor]:
         """The model that ``keep`` wrote, memory-mapped.
@@ -75,6 +100,8 @@ class Checkpoint:
             StorageError: It cannot be read.
         """
         path = self._folder / _best(epoch)
+        if self._unwritten is not None and path == self._kept:
+            return self._unwritten
         try:
             return load_file(path)
         except (OSError, SafetensorError) as error:
@@ -82,14 +109,32 @@ class Checkpoint:
                 f"{path}: cannot be read ({error}): remove {self._folder} and start again"
             ) from error
 
-    def _write(self, name: str, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    def _write_best(self, tensors: dict[str, Tensor]) -> bool:
+        """Whether the best model could be written."""
+        written = self._kept is not None and self._write(self._kept.name, tensors, {})
+        if written:
+            self._unwritten = None
+        return written
+
+    def _write(self, name: str, tensors: dict[str, Tensor], metadata: dict[str, str]) -> bool:
+        """Whether the tensors could be written; says once that they could not."""
         partial = self._folder / f"{name}.partial"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata)
-            partial.replace(self._folder / name)
-        except (OSError, SafetensorError) as error:
-            raise StorageError(f"{partial}: the checkpoint cannot be written: {error}") from error
+            with writable(self._folder):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata)
+                replace_file(partial, self._folder / name)
+        except StorageError as error:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            self._complain(error)
+            return False
+        return True
+
+    def _complain(self, error: StorageError) -> None:
+        if not self._complained:
+            log(f"warning: {error}; training goes on without a newer checkpoint")
+        self._complained = True
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The saved tensors and state, or None where there is none that can be read.

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xcflow.interruption import held_back
 from xcflow.phases import phase
 from xcflow.progress import log, progress
 from xcflow.training.checkpoint import Checkpoint
@@ -143,8 +144,10 @@ def _run_epoch(
 ) -> None:
     steps = -(-documents // plan.batch_size)
     title = f"{plan.title}, epoch {now.epoch + 1} of {plan.epochs}"
-    with progress(title, documents, "documents") as advance:
-        while now.step < steps:
+    # A step changes the model in many places, so it is not broken into: an interruption takes
+    # effect between two steps, after the state is saved.
+    with held_back() as interrupted, progress(title, documents, "documents") as advance:
+        while now.step < steps and not interrupted():
             rows = order[now.step * documents // steps : (now.step + 1) * documents // steps]
             rng = np.random.default_rng([plan.seed, now.epoch, now.step])
             torch.manual_seed(int(rng.integers(2**62)))
@@ -157,7 +160,7 @@ def _run_epoch(
                 now.point("train/loss", at + 1, float(np.mean(now.recent)))
                 now.recent.clear()
             advance(len(rows), f"loss {loss:.4f}")
-            if checkpoint.due():
+            if checkpoint.due() or interrupted():
                 _save(trainee, checkpoint, now, order)
 
 
