@@ -66,6 +66,9 @@ def test_help_imports_nothing_heavy():
         (["compare", "a", "b"], "no finished run a"),
         (["promote", "a"], "no finished run a"),
         (["promote", "a", "--override"], "needs --reason"),
+        (["promote", "a", "--override", "--reason", " "], "needs --reason"),
+        (["rollback"], "needs --reason"),
+        (["rollback", "--to", "1", "--reason", " "], "needs --reason"),
         (["profiles", "show", "nonsense"], "no profile named 'nonsense'"),
     ],
 )
