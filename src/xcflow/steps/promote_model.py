@@ -28,7 +28,9 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         move = service.call(
             "promote",
             model=config.tracking.model_name,
-            **{name: str(folder) for name, folder in inputs.items()},
+            bundle=str(inputs["bundle"]),
+            verdict=str(inputs["verdict"]),
+            evaluation=str(inputs["evaluation"]),
             key=os.environ.get(RUN_KEY_VARIABLE, ""),
         )
     with writing(output, "promotion", inputs=digests) as folder:

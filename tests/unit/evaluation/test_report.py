@@ -105,10 +105,10 @@ def test_the_gate_page_shows_every_question(large_dataset, models, evaluated):
     page = gate_page(judgement)
     check(page)
     assert judgement.verdict == "REJECT"
-    compared = [check for check in judgement.checks if check.difference]
+    compared = [question for question in judgement.checks if question.difference]
     assert page.count('<svg class="interval"') == len(compared) == 15
-    for check in judgement.checks:
-        assert check.difference or check.words in page
+    for question in judgement.checks:
+        assert question.difference or question.words in page
     for title in ("Against the champion", "Against the untrained encoder", "Budgets"):
         assert title in page
     for reason in judgement.reasons:
