@@ -35,9 +35,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from xcflow.catalogue.dataset import Dataset
 from xcflow.config import Config, EvaluationConfig
-from xcflow.evaluation.evaluate import peak_memory_mb
 from xcflow.evaluation.protocol import measure_models, measured_rows
 from xcflow.evaluation.rankers import Queries, Ranker
+from xcflow.phases import peak_memory_mb
 from xcflow.progress import log
 from xcflow.ragged import Ragged
 from xcflow.retrieval.words import WordIndex

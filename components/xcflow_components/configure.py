@@ -18,6 +18,7 @@ def configure(
     "Sections",
     [
         ("validate_data", str),
+        ("check_drift", str),
         ("cluster_labels", str),
         ("train_encoder", str),
         ("export_embeddings", str),

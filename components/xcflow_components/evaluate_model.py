@@ -28,8 +28,9 @@ def evaluate_model(
         report: The evaluation report, readable offline.
         metrics: The main figures.
     """
-    from xcflow.steps.flow import champion_input
+    from xcflow.steps.flow import bundle_input
     from xcflow.steps.task import run_task
 
-    inputs = {"dataset": dataset.path, "bundle": bundle.path, **champion_input(champion)}
+    inputs = {"dataset": dataset.path, "bundle": bundle.path}
+    inputs |= bundle_input("champion", champion)
     run_task("evaluate_model", config, inputs, evaluation, report, metrics)

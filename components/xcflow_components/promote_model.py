@@ -10,6 +10,7 @@ def promote_model(
     library_digest: str,
     config: str,
     bundle: dsl.Input[dsl.Model],
+    evaluation: dsl.Input[dsl.Artifact],
     verdict: dsl.Input[dsl.Artifact],
     promotion: dsl.Output[dsl.Artifact],
 ) -> None:
@@ -21,10 +22,11 @@ def promote_model(
         library_digest: Identity of the library's code.
         config: The step's sections of the configuration.
         bundle: The candidate.
+        evaluation: What the verdict is about.
         verdict: The verdict of this run.
         promotion: What was moved, from where to where.
     """
     from xcflow.steps.task import run_task
 
-    inputs = {"bundle": bundle.path, "verdict": verdict.path}
+    inputs = {"bundle": bundle.path, "evaluation": evaluation.path, "verdict": verdict.path}
     run_task("promote_model", config, inputs, promotion)

@@ -10,6 +10,7 @@ def record_run(
     run_name: str,
     config: str,
     dataset: dsl.Input[dsl.Dataset],
+    drift: dsl.Input[dsl.Artifact],
     clusters: dsl.Input[dsl.Artifact],
     encoder: dsl.Input[dsl.Model],
     embeddings: dsl.Input[dsl.Dataset],
@@ -27,6 +28,7 @@ def record_run(
         run_name: Name of the run.
         config: The whole configuration as canonical JSON.
         dataset: The canonical data set.
+        drift: The data report, with what differs from the last accepted catalogue.
         clusters: The map from labels to auxiliary vectors.
         encoder: The trained encoder.
         embeddings: Vectors of documents and labels.
@@ -38,5 +40,5 @@ def record_run(
     """
     from xcflow.steps import flow
 
-    trained = (dataset, clusters, encoder, embeddings, classifier, bundle)
+    trained = (dataset, drift, clusters, encoder, embeddings, classifier, bundle)
     flow.record_run(run_name, config, (*trained, evaluation, verdict), summary.path)

@@ -12,7 +12,9 @@ import typer
 from xcflow.config import TrackingConfig
 from xcflow.errors import MissingExtraError
 from xcflow.home import Home
-from xcflow.registry.promotion import Move, Registry
+from xcflow.interruption import Interruption
+from xcflow.registry.moves import Move, MoveLog, moves
+from xcflow.registry.promotion import Registry
 from xcflow.registry.tracking import Tracker, tracking_uri
 from xcflow_pipelines.records import find_run
 from xcflow_pipelines.shell import FAILED, OK, BadUsageError
@@ -29,18 +31,17 @@ def promote_run(
     Raises:
         GateError: The verdict does not allow it and there is no override.
     """
-    from xcflow.evaluation.gate import Judgement
+    from xcflow.evaluation.verdict import Judgement
 
     run = find_run(home, name)
-    judgement = Judgement.open(run.folder("gate_model"))
+    folders = run.folder("gate_model"), run.folder("evaluate_model")
+    judgement = Judgement.open_with_evaluation(*folders)
     registry = Registry(Tracker.at(tracking, home), tracking.model_name, home)
     return registry.promote(
         run.folder("build_index"),
-        candidate=judgement.candidate,
+        judgement,
         run=run.mlflow_run or None,
-        verdict=judgement.verdict,
-        compared_with=judgement.champion,
-        reason=reason or " ".join(judgement.reasons),
+        reason=reason,
         override=override,
     )
 
@@ -53,6 +54,18 @@ def roll_back(home: Home, tracking: TrackingConfig, to: str, reason: str) -> Mov
     """
     registry = Registry(Tracker.at(tracking, home), tracking.model_name, home)
     return registry.rollback(to or None, reason)
+
+
+def moves_of(home: Home, tracking: TrackingConfig) -> list[Move]:
+    """All moves of the champion, oldest first.
+
+    From the home's record, which is at hand at once; from the store where the record is lost, or
+    where other machines move the champion too.
+    """
+    own = tracking_uri(tracking, home) == f"sqlite:///{home.database}"
+    if own and (home.promotions.exists() or not home.database.exists()):
+        return moves(home)
+    return MoveLog(Tracker.at(tracking, home), tracking.model_name).read()
 
 
 def serve_mlflow(home: Home, tracking: TrackingConfig, host: str, port: int) -> int:
@@ -70,13 +83,12 @@ def serve_mlflow(home: Home, tracking: TrackingConfig, host: str, port: int) -> 
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--default-artifact-root", str(home.artifacts), "--workers", "1"]
     command += ["--host", host, "--port", str(port)]
-    typer.echo(f"MLflow on {uri}: http://{host}:{port} (Ctrl-C ends it)")
-    process = subprocess.Popen(
-        [*command, "--host", host, "--port", str(port)], env=os.environ | SERVER
-    )
+    page = Tracker.at(tracking, home).runs_page()
+    typer.echo(f"MLflow on {uri}: http://{host}:{port}{page} (Ctrl-C ends it)")
+    process = subprocess.Popen(command, env=os.environ | SERVER)
     try:
         return OK if process.wait() == 0 else FAILED
-    except KeyboardInterrupt:
+    except Interruption:
         process.terminate()
         process.wait()
         return OK

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xcflow.home import DEFAULT, VARIABLE, Home
+from xcflow.interruption import interruptible
 from xcflow_pipelines.shell import OK, BadUsageError, guarded
 
 if TYPE_CHECKING:
@@ -67,7 +68,9 @@ DEFAULT_PROFILE = "quick"
 
 def main() -> None:
     """Run the command line and exit."""
-    sys.exit(guarded(lambda: app(standalone_mode=False)))
+    with interruptible():
+        code = guarded(lambda: app(standalone_mode=False))
+    sys.exit(code)
 
 
 def _show_version(wanted: bool) -> None:
@@ -115,14 +118,24 @@ def validate(
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="Keep the data set there.")
     ] = None,
+    against: Annotated[
+        str,
+        typer.Option(
+            "--against",
+            metavar="NAME|DIR",
+            help="Tell what differs from a model's catalogue (champion, a run, ...) or a data set.",
+        ),
+    ] = "",
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Check a catalogue, write the canonical data set and a report that is readable offline."""
     from xcflow_pipelines.measure import validate_catalogue
+    from xcflow_pipelines.records import find_catalogue
 
-    config = _config(profile, overrides)
-    report, page = validate_catalogue(config, data, Home.at(home), output)
+    config, place = _config(profile, overrides), Home.at(home)
+    accepted = find_catalogue(place, config.tracking, against) if against else None
+    report, page = validate_catalogue(config, data, place, output, accepted)
     if as_json:
         _print_json({**report, "report": str(page)})
     else:
@@ -285,7 +298,7 @@ def promote(
     as_json: JsonOption = False,
 ) -> int:
     """Make the model of a run the champion, where the gate's verdict allows it."""
-    if override and not reason:
+    if override and not reason.strip():
         raise BadUsageError("--override needs --reason: it is recorded")
     from xcflow_pipelines.champions import promote_run
     from xcflow_pipelines.records import tracking_of
@@ -304,7 +317,9 @@ def rollback(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Make an earlier model the champion again."""
+    """Make an earlier model the champion again; needs --reason."""
+    if not reason.strip():
+        raise BadUsageError("rollback needs --reason: it is recorded")
     from xcflow_pipelines.champions import roll_back
     from xcflow_pipelines.records import tracking_of
 
@@ -321,9 +336,12 @@ def history(
     """Show who became champion, when and why."""
     from dataclasses import asdict
 
-    from xcflow.registry.promotion import moves
+    from xcflow.registry.moves import altered_line
+    from xcflow_pipelines.champions import moves_of
+    from xcflow_pipelines.records import tracking_of
 
-    rows = [asdict(move) for move in reversed(moves(Home.at(home)))][:limit]
+    place = Home.at(home)
+    rows = [asdict(move) for move in reversed(moves_of(place, tracking_of(place)))][:limit]
     if as_json:
         _print_json(rows)
     elif rows:
@@ -332,6 +350,13 @@ def history(
         console().print(history_table(rows))
     else:
         typer.echo("no champion yet: xcflow run")
+    if line := altered_line(place):
+        from xcflow.errors import ArtifactError
+
+        raise ArtifactError(
+            f"{place.promotions}, line {line}: does not follow the line before: the record was "
+            "altered; the tracking store has it too (docs/gate.md)"
+        )
     return OK
 
 

@@ -132,7 +132,8 @@ def comparison_table(contrast: Contrast, letter: str) -> Table:
     """The main metrics and the slices with the interval of the difference, in percent."""
     from rich.table import Table
 
-    from xcflow.evaluation.comparison_page import mark_of, slice_metrics
+    from xcflow.evaluation.comparison_page import slice_metrics
+    from xcflow.evaluation.difference_lines import mark_of
     from xcflow.registry.summary import MAIN_METRICS
 
     found = contrast.comparison.differences

@@ -8,28 +8,38 @@ import itertools
 import json
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FrameType
 from typing import Any
 
 from xcflow.artifact import read_manifest
 from xcflow.config import Config
-from xcflow.errors import ArtifactError, StorageError, XcflowError
+from xcflow.disk import remove_leftovers, writable
+from xcflow.errors import ArtifactError, BusyError, XcflowError
 from xcflow.home import VARIABLE as HOME_VARIABLE
 from xcflow.home import Home
+from xcflow.interruption import Interruption, interruptible
 from xcflow.registry.names import RUN_KEY_VARIABLE
-from xcflow.registry.service import running
+from xcflow.registry.service import RECORD_TIMEOUT_S, connected, running
 from xcflow.registry.store import URI_VARIABLE
 from xcflow.registry.tracking import EXPERIMENT_VARIABLE, tracking_uri
 from xcflow.steps.flow import SUMMARY
 from xcflow_pipelines.watcher import Lines, Listener, LocalRun, Watcher
+
+CATALOGUE_CHARS = 32  # of a catalogue's name in the name of a run
+# How long a task that was told to end may take.
+GRACE_S = 30.0
+_SCRATCH = "tmp-"
 
 
 def run_locally(
@@ -59,7 +69,9 @@ def run_locally(
         fresh: Whether to take nothing from the cache.
 
     Raises:
-        StorageError: Another run uses this home, or it cannot be written.
+        BusyError: Another run uses this home.
+        StorageError: The home cannot be written.
+        Interruption: Somebody ended the run; its tasks have ended too.
     """
     run = LocalRun(name, home.runs / name)
     start = time.monotonic()
@@ -80,7 +92,13 @@ def run_locally(
             "config": config.to_json(),
         }
         watcher = Watcher(run, listener)
-        with _environment(environment), running(), _ended_with_its_tasks(), _quiet(watcher):
+        with (
+            _environment(environment),
+            running(),
+            _recorded_interruption(key),
+            _passed_on_to_tasks(watcher),
+            _quiet(watcher),
+        ):
             _run_pipeline(config, arguments, home, run.folder)
         watcher.close()
     run.seconds = time.monotonic() - start
@@ -89,10 +107,21 @@ def run_locally(
 
 
 def new_run_name(home: Home, label: str) -> str:
-    """A name that no run of this home has: the label, the local time, a number where needed."""
+    """A name that no run of this home has: the label, the local time, a number where needed.
+
+    Args:
+        home: The home folder.
+        label: What the run is, as ``run_label`` says it.
+    """
     first = f"{label}-{time.strftime('%m%d-%H%M')}"
     candidates = itertools.chain([first], (f"{first}-{n}" for n in itertools.count(2)))
     return next(name for name in candidates if not (home.runs / name).exists())
+
+
+def run_label(catalogue: str, profile: str, config: Config) -> str:
+    """What most often differs between runs: the catalogue, the profile, K and the seed."""
+    name = re.sub(r"[^\w.-]+", "-", catalogue)[:CATALOGUE_CHARS].strip("-")
+    return f"{name}-{profile}-K{config.clustering.clusters}-s{config.run.seed}"
 
 
 def forget_lost_outputs(cache: Path, *, everything: bool = False) -> None:
@@ -137,19 +166,48 @@ def _run_pipeline(config: Config, arguments: Mapping[str, str], home: Home, fold
 
 
 @contextlib.contextmanager
-def _ended_with_its_tasks() -> Iterator[None]:
-    """End what the block started when it is interrupted; a terminal's Ctrl-C reaches all anyway."""
-    present = _descendants(os.getpid())
-    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _passed_on_to_tasks(watcher: Watcher) -> Iterator[None]:
+    """Let an interruption end the task that runs, then the block; a second one all at once."""
+    present = _descendants(os.getpid())  # the tracking process still has the end to record
+    patience: list[threading.Timer] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        everything = _descendants(os.getpid())
+        if watcher.interruption and watcher.interruption.number == number:
+            _send(signal.SIGKILL, everything)
+            raise watcher.interruption
+        if watcher.interruption:  # a terminal and a scheduler may both tell
+            return
+        watcher.interruption = Interruption(number)
+        if not (tasks := everything - present):
+            raise watcher.interruption
+        _send(signal.SIGTERM, tasks)
+        patience.append(threading.Timer(GRACE_S, _send, (signal.SIGKILL, tasks)))
+        patience[0].start()
+
+    try:
+        with interruptible(handle):
+            yield
+    finally:
+        for timer in patience:
+            timer.cancel()
+
+
+@contextlib.contextmanager
+def _recorded_interruption(key: str) -> Iterator[None]:
+    """Tell the tracking store where the block is interrupted."""
     try:
         yield
-    except KeyboardInterrupt:
-        for pid in _descendants(os.getpid()) - present:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+    except Interruption:
+        with contextlib.suppress(XcflowError), connected() as service:
+            service.call("interrupt_run", RECORD_TIMEOUT_S, key=key)
         raise
-    finally:
-        signal.signal(signal.SIGTERM, handler)
+
+
+def _send(number: int, processes: set[int]) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
 
 
 def _descendants(pid: int) -> set[int]:
@@ -215,35 +273,34 @@ def temporary_files_in(folder: str) -> Iterator[None]:
 def _locked(home: Home) -> Iterator[None]:
     """Keep other runs away: two at once would fight over checkpoints and memory."""
     path = home.root / "run.lock"
-    try:
+    with writable(home.root):
         home.root.mkdir(parents=True, exist_ok=True)
         stream = path.open("a+")
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error
     with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             stream.seek(0)
-            raise StorageError(
+            raise BusyError(
                 f"{home.root}: is used by another run (process {stream.read() or 'unknown'}): "
                 "wait for its end, or choose another --home"
             ) from None
-        stream.truncate(0)
-        stream.write(str(os.getpid()))
-        stream.flush()
+        with writable(path):
+            stream.truncate(0)
+            stream.write(str(os.getpid()))
+            stream.flush()
         yield
 
 
 @contextlib.contextmanager
 def _prepared(home: Home, folder: Path) -> Iterator[str]:
-    """Make the run's folder, and a place for temporary files beside it."""
-    try:
+    """Make the run's folder, and a place for temporary files; remove what killed runs left."""
+    with writable(folder):
+        remove_leftovers(home.root, f"{_SCRATCH}*")
+        remove_leftovers(home.runs, "*/*/*/.*.partial-*")
         folder.mkdir(parents=True)
         home.cache.mkdir(exist_ok=True)
-        scratch = TemporaryDirectory(prefix="tmp-", dir=home.root, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise StorageError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        scratch = TemporaryDirectory(prefix=_SCRATCH, dir=home.root, ignore_cleanup_errors=True)
     with scratch as name:
         yield name
 

@@ -43,9 +43,20 @@ def catalogue_folder(data: str, home: Home) -> Path:
 
 
 def validate_catalogue(
-    config: Config, data: str, home: Home, output: Path | None = None
+    config: Config,
+    data: str,
+    home: Home,
+    output: Path | None = None,
+    against: Path | None = None,
 ) -> tuple[dict[str, Any], Path]:
     """Check a catalogue and write its data set.
+
+    Args:
+        config: The configuration.
+        data: The catalogue's folder or URI; empty for the bundled one.
+        home: Keeps the results.
+        output: Keeps the data set instead.
+        against: The data set of another catalogue, or a bundle trained on it, to compare with.
 
     Returns:
         The report's content and the path of its page.
@@ -56,6 +67,8 @@ def validate_catalogue(
     folder = output or _dataset_folder(config, catalogue_folder(data, home), home)
     if output or not (folder / MANIFEST).is_file():
         run_step("validate_data", config, {"catalogue": catalogue_folder(data, home)}, folder)
+    if against is not None:
+        folder = _drift_folder(config, folder, against, home)
     report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     return report, folder / "report.html"
 
@@ -72,6 +85,16 @@ def evaluate_bundle(config: Config, bundle: Path, data: str, home: Home) -> Eval
     if not (folder / MANIFEST).is_file():
         run_step("evaluate_model", config, {"dataset": dataset, "bundle": bundle}, folder)
     return Evaluation.open(folder)
+
+
+def _drift_folder(config: Config, dataset: Path, against: Path, home: Home) -> Path:
+    """The finished comparison of two catalogues, made where it is missing."""
+    digests = [read_manifest(folder).digest for folder in (dataset, against)]
+    key = [*digests, config.digest(*STEPS["check_drift"].sections), library_digest()]
+    folder = home.evaluations / f"drift-{json_digest(key)[:16]}"
+    if not (folder / MANIFEST).is_file():
+        run_step("check_drift", config, {"dataset": dataset, "accepted": against}, folder)
+    return folder
 
 
 def _dataset_folder(config: Config, catalogue: Path, home: Home) -> Path:

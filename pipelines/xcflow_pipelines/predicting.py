@@ -12,7 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from xcflow.errors import DataError, StorageError
+from xcflow.disk import claimed, replace_file, writable
+from xcflow.errors import DataError
 from xcflow.progress import log
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def predict_file(
 
     Raises:
         DataError: A row cannot be read; the file and line are named.
+        BusyError: Another process is writing the target.
         StorageError: The target cannot be written.
     """
     done = 0
@@ -145,16 +147,14 @@ def _query(line: str) -> Query:
 @contextmanager
 def _appearing_when_whole(target: Path) -> Iterator[TextIO]:
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _text_writer(partial, compressed=target.name.endswith(".gz")) as stream:
-            yield stream
-        partial.replace(target)
-    except OSError as error:
-        raise StorageError(f"{target}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+    with claimed(target), writable(target):
+        try:
+            with _text_writer(partial, compressed=target.name.endswith(".gz")) as stream:
+                yield stream
+            replace_file(partial, target)
+        finally:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
 
 
 def _text_writer(path: Path, *, compressed: bool) -> TextIO:

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from xcflow.artifact import MANIFEST, json_digest, read_manifest
 from xcflow.config import Config, TrackingConfig
+from xcflow.disk import write_text
 from xcflow.errors import ArtifactError, TrackingError
 from xcflow.home import Home
 from xcflow.registry import names
@@ -31,7 +32,8 @@ class RunRecord:
         name: Its name, here and in MLflow.
         mlflow_run: Its id in MLflow, empty where it was not recorded.
         folders: Name of a step -> its folder.
-        tasks: ``name``, ``state`` and ``seconds`` of each task.
+        tasks: ``name``, ``state`` and ``seconds`` (wall time) of each task, and ``times``: where
+            the time of its step went when that ran, None where that is not known.
         seconds: Wall time.
         config: The sections of the configuration that say what the run is.
         identity: What was run, see ``run_identity``.
@@ -48,10 +50,16 @@ class RunRecord:
     @classmethod
     def of(cls, run: LocalRun, config: Config, identity: str) -> Self:
         """The record of a run that came to its end, with the configuration that it had."""
-        tasks = tuple(
-            {"name": t.name, "state": t.state, "seconds": round(t.seconds, 2)} for t in run.tasks
-        )
         summary = run.summary
+        tasks = tuple(
+            {
+                "name": task.name,
+                "state": task.state,
+                "seconds": round(task.seconds, 2),
+                "times": summary["times"].get(task.name) or None,
+            }
+            for task in run.tasks
+        )
         return cls(
             run.name,
             summary["mlflow_run"],
@@ -64,8 +72,7 @@ class RunRecord:
 
     def write(self, home: Home) -> None:
         """Keep the record in the run's folder."""
-        path = home.runs / self.name / RECORD
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        write_text(home.runs / self.name / RECORD, json.dumps(asdict(self), indent=2) + "\n")
 
     def folder(self, step: str) -> Path:
         """The folder of a step, which must still be there.
@@ -81,8 +88,7 @@ class RunRecord:
 
 def remember_tracking(home: Home, tracking: TrackingConfig) -> None:
     """Keep where this home records to, for the commands that take no configuration."""
-    text = json.dumps(asdict(tracking), indent=2)
-    (home.root / TRACKING).write_text(text + "\n", encoding="utf-8")
+    write_text(home.root / TRACKING, json.dumps(asdict(tracking), indent=2) + "\n")
 
 
 def tracking_of(home: Home) -> TrackingConfig:
@@ -112,7 +118,7 @@ def find_identical(home: Home, identity: str) -> RunRecord | None:
 
 
 def find_run(home: Home, name: str) -> RunRecord:
-    """A local run by its name, the beginning of its name, or its id in MLflow.
+    """A local run by its name, a part of it, or the beginning of its id in MLflow.
 
     Raises:
         BadUsageError: There is no such run, or several.
@@ -121,7 +127,7 @@ def find_run(home: Home, name: str) -> RunRecord:
     for record in known:
         if name in (record.name, record.mlflow_run):
             return record
-        if record.name.startswith(name) or record.mlflow_run.startswith(name):
+        if name in record.name or record.mlflow_run.startswith(name):
             found.append(record)
     if len(found) == 1:
         return found[0]
@@ -187,6 +193,18 @@ def find_measured(home: Home, tracking: TrackingConfig, name: str) -> MeasuredRu
             raise unknown
         return MeasuredRun(*_tracked(home, tracking, name, fetched))
     return MeasuredRun(record.name, record.folder("evaluate_model"), flat(record.config))
+
+
+def find_catalogue(home: Home, tracking: TrackingConfig, name: str) -> Path:
+    """The folder that knows of a catalogue: a data set, or a model as ``find_bundle`` takes it.
+
+    Raises:
+        BadUsageError: There is no such run.
+        TrackingError: There is no such registered model.
+    """
+    if (Path(name) / MANIFEST).is_file():
+        return Path(name)
+    return find_bundle(home, tracking, name)
 
 
 def find_bundle(home: Home, tracking: TrackingConfig, name: str) -> Path:

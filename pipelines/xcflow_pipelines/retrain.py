@@ -14,18 +14,19 @@ import typer
 from xcflow.config import Config
 from xcflow.errors import XcflowError
 from xcflow.home import Home
+from xcflow.interruption import Interruption
 from xcflow.library import library_digest
 from xcflow.progress import INTERVAL_VARIABLE
-from xcflow.registry.names import KILLED, PROMOTE
-from xcflow_pipelines.local import new_run_name, run_locally
+from xcflow.registry.names import PROMOTE
+from xcflow_pipelines.local import new_run_name, run_label, run_locally
 from xcflow_pipelines.measure import catalogue_folder
 from xcflow_pipelines.records import RunRecord, remember_tracking, run_identity
-from xcflow_pipelines.shell import NOT_PROMOTED, OK, InterruptedCommandError, command_name
+from xcflow_pipelines.shell import NOT_PROMOTED, OK, command_name
 from xcflow_pipelines.watcher import LocalRun
 
 PROMOTION = "promotion.json"
 # Name of a page beside a run's record -> the step that wrote it.
-REPORTS = {"data": "validate_data", "evaluation": "evaluate_model", "verdict": "gate_model"}
+REPORTS = {"data": "check_drift", "evaluation": "evaluate_model", "verdict": "gate_model"}
 
 
 def retrain(config: Config, profile: str, data: str, home: Home, fresh: bool, as_json: bool) -> int:
@@ -55,13 +56,13 @@ def run_pipeline(
 
     Args:
         config: The configuration.
-        label: How the run's name begins.
+        label: The profile, for the run's name.
         data: The catalogue's folder or URI; empty for the bundled one.
         home: Gets everything that is written.
         fresh: Whether to take nothing from the cache.
 
     Raises:
-        InterruptedCommandError: The user stopped it.
+        Interruption: The user stopped it.
         XcflowError: A step failed.
     """
     from xcflow.catalogue.readers import catalogue_digest
@@ -69,7 +70,7 @@ def run_pipeline(
 
     catalogue = catalogue_folder(data, home)
     digests = catalogue_digest(catalogue, config.data.format), library_digest()
-    name = new_run_name(home, label)
+    name = new_run_name(home, run_label(catalogue.name, label, config))
     key = f"{name}-{secrets.token_hex(4)}"
     teller = Teller()
     if teller.is_live:
@@ -86,10 +87,8 @@ def run_pipeline(
             fresh=fresh,
             listener=teller,
         )
-    except KeyboardInterrupt:
-        _record_interruption(config, home, key)
-        message = f"run {name} was interrupted; the same command goes on where it stopped"
-        raise InterruptedCommandError(message) from None
+    except Interruption as interruption:
+        raise Interruption(interruption.number, f"run {name} was interrupted") from None
     finally:
         teller.stop()
     if failed := run.failed:
@@ -101,8 +100,8 @@ def run_pipeline(
 
 
 def _outcome(run: LocalRun, record: RunRecord) -> dict[str, Any]:
-    from xcflow.evaluation.gate import Judgement
     from xcflow.evaluation.result import Evaluation
+    from xcflow.evaluation.verdict import Judgement
 
     judgement = Judgement.open(record.folder("gate_model"))
     evaluation = Evaluation.open(record.folder("evaluate_model"))
@@ -143,8 +142,8 @@ def _tell(run: LocalRun, outcome: Mapping[str, Any]) -> None:
         console,
         metrics_table,
         paths_lines,
-        time_line,
     )
+    from xcflow_pipelines.times import times_table
 
     output = console()
     say: Callable[[str], None] = typer.echo
@@ -156,7 +155,8 @@ def _tell(run: LocalRun, outcome: Mapping[str, Any]) -> None:
     say("")
     for line in paths_lines(outcome["reports"]):
         say(line)
-    say(f"\n{time_line(run)}")
+    say("")
+    output.print(times_table(outcome["tasks"], outcome["seconds"]))
     say("\nnext:")
     for line in command_lines(_next_commands(run.name, outcome["verdict"])):
         say(line)
@@ -183,14 +183,3 @@ def _next_commands(run: str, verdict: str) -> list[tuple[str, str]]:
         (f"{xcflow} mlflow", "see and compare all runs"),
         (f"{xcflow} history", "see who was champion"),
     ]
-
-
-def _record_interruption(config: Config, home: Home, key: str) -> None:
-    """Close the run in MLflow as killed; that it cannot be done is no further trouble."""
-    from xcflow.registry.tracking import Tracker
-
-    try:
-        tracker = Tracker.at(config.tracking, home)
-        tracker.end(tracker.find_run(key), KILLED, "interrupted")
-    except XcflowError:
-        return

@@ -17,10 +17,12 @@ from xcflow.config import Config, ResourcesConfig
 from xcflow.registry.names import PROMOTE, RUN_KEY_VARIABLE
 from xcflow.registry.tracking import tracking_environment
 from xcflow_components.build_index import build_index
+from xcflow_components.check_drift import check_drift
 from xcflow_components.cluster_labels import cluster_labels
 from xcflow_components.configure import configure
 from xcflow_components.evaluate_model import evaluate_model
 from xcflow_components.export_embeddings import export_embeddings
+from xcflow_components.find_accepted import find_accepted
 from xcflow_components.find_champion import find_champion
 from xcflow_components.gate_model import gate_model
 from xcflow_components.notify import notify
@@ -32,7 +34,14 @@ from xcflow_components.validate_data import validate_data
 
 NAME = "xcflow-retraining"
 # Tasks whose result depends on something outside the pipeline.
-UNCACHED = ("configure", "find_champion", "record_run", "promote_model", "notify")
+UNCACHED = (
+    "configure",
+    "find_accepted",
+    "find_champion",
+    "record_run",
+    "promote_model",
+    "notify",
+)
 # On a cluster a task finds the tracked run of its pipeline by this label of its pod.
 RUN_ID_LABEL = "metadata.labels['pipeline/runid']"
 
@@ -91,7 +100,12 @@ def retraining_pipeline(
             dataset = step(
                 validate_data, catalogue_uri=catalogue_uri, catalogue_digest=catalogue_digest
             ).outputs["dataset"]
-            clusters = step(cluster_labels, dataset=dataset).outputs["clusters"]
+            accepted = place(
+                find_accepted(config=config, catalogue_digest=catalogue_digest), "find_accepted"
+            ).output
+            drift = step(check_drift, accepted=accepted, dataset=dataset)
+            # Training waits for the check, but does not depend on what it found.
+            clusters = step(cluster_labels, dataset=dataset).after(drift).outputs["clusters"]
             encoder = step(train_encoder, dataset=dataset, clusters=clusters).outputs["encoder"]
             embeddings = step(export_embeddings, dataset=dataset, encoder=encoder).outputs[
                 "embeddings"
@@ -116,6 +130,7 @@ def retraining_pipeline(
                 record_run(
                     run_name=run_name,
                     config=config,
+                    drift=drift.outputs["drift"],
                     clusters=clusters,
                     bundle=bundle,
                     **trained,
@@ -124,7 +139,7 @@ def retraining_pipeline(
                 "record_run",
             )
             with dsl.If(gate["Output"] == PROMOTE, name="promote"):
-                step(promote_model, bundle=bundle, verdict=gate["verdict"]).after(recorded)
+                step(promote_model, bundle=bundle, **judged).after(recorded)
 
     return retraining
 

@@ -13,18 +13,16 @@ from pathlib import Path
 
 import typer
 
+from xcflow.disk import refusal
 from xcflow.errors import ConfigError, GateError, XcflowError
 from xcflow.home import Home
+from xcflow.interruption import Interruption
 
-OK, FAILED, USAGE, NOT_PROMOTED, INTERRUPTED = 0, 1, 2, 3, 130
+OK, FAILED, USAGE, NOT_PROMOTED = 0, 1, 2, 3
 
 
 class BadUsageError(XcflowError):
     """The command line asks for something that cannot be."""
-
-
-class InterruptedCommandError(XcflowError):
-    """The user stopped a command that has something to say about it."""
 
 
 def command_name() -> str:
@@ -52,9 +50,9 @@ def guarded(command: Callable[[], object]) -> int:
     except (ConfigError, BadUsageError) as error:
         complain(error)
         return USAGE
-    except InterruptedCommandError as error:
-        complain(error)
-        return INTERRUPTED
+    except Interruption as interruption:
+        complain(interruption)
+        return interruption.exit_code
     except GateError as error:
         complain(error)
         return NOT_PROMOTED
@@ -62,10 +60,11 @@ def guarded(command: Callable[[], object]) -> int:
         complain(error)
         return FAILED
     except Exception as error:  # noqa: BLE001  # the last resort
+        if reason := refusal(error):
+            complain(f"{getattr(error, 'filename', None) or 'the disk'}: {reason}")
+            return FAILED
         complain(f"unexpected {type(error).__name__}: {error} (details: {_write_details()})")
         return FAILED
-    if code == INTERRUPTED:
-        complain("interrupted")
     return code if isinstance(code, int) else OK
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from xcflow.registry.notes import MODELS
 from xcflow.registry.summary import MAIN_METRICS, MAIN_MODEL
-from xcflow_pipelines.watcher import CACHED, DONE, FAILED, STARTED, LocalRun, TaskState
+from xcflow_pipelines.watcher import CACHED, DONE, FAILED, INTERRUPTED, STARTED, TaskState
 
 WIDTH = 100
 
@@ -76,8 +76,8 @@ class Teller:
             self._write(f"{task.name:<18} {task.seconds:8,.1f} s")
         elif task.state == CACHED:
             self._write(f"{task.name:<18} {'from cache':>10}")
-        elif task.state == FAILED:
-            self._write(f"{task.name:<18} {'failed':>10}")
+        elif task.state in (FAILED, INTERRUPTED):
+            self._write(f"{task.name:<18} {task.state:>10}")
 
     def _write(self, line: str) -> None:
         # Not by print: Kubeflow's runner replaces it while a task runs.
@@ -105,15 +105,6 @@ def metrics_table(models: Mapping[str, Mapping[str, float]]) -> Table:
     return table
 
 
-def time_line(run: LocalRun) -> str:
-    """Where the time went, longest first."""
-    ran = sorted((t for t in run.tasks if t.seconds), key=lambda t: -t.seconds)
-    parts = [f"{t.name} {t.seconds:,.0f} s" for t in ran if t.seconds >= 1.0][:5]
-    cached = sum(t.state == CACHED for t in run.tasks)
-    remark = f"; {cached} step{'s' * (cached > 1)} from the cache" if cached else ""
-    return f"{_duration(run.seconds)} in all: {', '.join(parts)}{remark}"
-
-
 def paths_lines(paths: Mapping[str, Path | str]) -> list[str]:
     """Names and paths, aligned, one a line so that a terminal can open them."""
     width = max((len(name) for name in paths), default=0)
@@ -137,11 +128,6 @@ def command_lines(commands: Sequence[tuple[str, str]]) -> list[str]:
     """Commands and what they are for, aligned."""
     width = max(len(command) for command, _ in commands)
     return [f"  {command:<{width}}  {why}" for command, why in commands]
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _shortest(path: Path) -> str:

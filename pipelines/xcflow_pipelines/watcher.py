@@ -6,6 +6,7 @@ task's output goes to a log file of its own, and the lines that matter become ev
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import re
@@ -15,9 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from xcflow.disk import refusal
+from xcflow.interruption import Interruption
 from xcflow.steps.task import ERROR_MARK
 
 STARTED, DONE, CACHED, FAILED, SKIPPED = "started", "done", "from cache", "failed", "skipped"
+INTERRUPTED = "interrupted"
 
 
 @dataclass
@@ -72,7 +76,12 @@ class Watcher(logging.Filter):
     Args:
         run: Gets the states.
         listener: Is told of each change.
+
+    Attributes:
+        interruption: What has been told to end the run; raised when no task is running any more.
     """
+
+    interruption: Interruption | None = None
 
     def __init__(self, run: LocalRun, listener: Listener) -> None:
         super().__init__()
@@ -102,9 +111,7 @@ class Watcher(logging.Filter):
         if self._task is None or not line.startswith("    "):
             return
         line = line[4:].rstrip()
-        if self._log:
-            self._log.write(line + "\n")
-            self._log.flush()
+        self._keep(line)
         if self._is_the_steps_own(line):
             self._lines = [*self._lines[-20:], line]
             if not line.startswith(ERROR_MARK):
@@ -115,6 +122,22 @@ class Watcher(logging.Filter):
         if self._log:
             self._log.close()
             self._log = None
+
+    def _keep(self, line: str) -> None:
+        """Write a line to the task's log; that it cannot be written costs no more than the log."""
+        if self._log is None or self._task is None:
+            return
+        try:
+            self._log.write(line + "\n")
+            self._log.flush()
+        except OSError as error:
+            self._lose_log(self._task, error)
+
+    def _lose_log(self, task: TaskState, error: OSError) -> None:
+        with contextlib.suppress(OSError):  # it still holds the line
+            self.close()
+        self._log = None
+        self._listener(task, f"warning: {task.log}: {refusal(error) or error.strerror}")
 
     def _is_the_steps_own(self, line: str) -> bool:
         """Whether a line is not of Kubeflow's executor, which also prints its whole input."""
@@ -127,31 +150,38 @@ class Watcher(logging.Filter):
         return bool(line.strip())
 
     def _start(self, task: str) -> None:
+        if self.interruption:  # the task before came to its end all the same, and into the cache
+            raise self.interruption
         self._begin, self._lines = time.monotonic(), []
         name = _step_name(task)
         path = self._run.folder / "logs" / f"{name}.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._log = path.open("w", encoding="utf-8")
         self._task = TaskState(name, log=str(path))
         self._add(self._task)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._log = path.open("w", encoding="utf-8")
+        except OSError as error:
+            self._lose_log(self._task, error)
 
     def _finish(self, success: bool) -> None:
         if self._task is None:
             return
         self.close()
         self._task.seconds = time.monotonic() - self._begin
-        self._task.state = DONE if success else FAILED
+        self._task.state = DONE if success else INTERRUPTED if self.interruption else FAILED
         if not success:
             self._task.error = self._reason(self._task)
         self._listener(self._task, "")
         self._task = None
+        if self.interruption and not success:
+            raise self.interruption
 
     def _reason(self, task: TaskState) -> str:
         for line in reversed(self._lines):
             if line.startswith(ERROR_MARK):
                 return line.removeprefix(ERROR_MARK)
         last = self._lines[-1].strip() if self._lines else "it ended without a word, was it killed?"
-        return f"unexpected: {last} (everything it said: {task.log})"
+        return f"{refusal(last) or f'unexpected: {last}'} (everything it said: {task.log})"
 
     def _add(self, task: TaskState) -> None:
         self._run.tasks.append(task)

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import xcflow
-from xcflow.errors import ArtifactError, StorageError
+from xcflow.disk import replace_folder, writable
+from xcflow.errors import ArtifactError
+from xcflow.phases import phase
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -85,34 +87,23 @@ def writing(
     output = Path(output)
     partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        yield partial
-        files = {
-            path.relative_to(partial).as_posix(): sha256_file(path)
-            for path in sorted(partial.rglob("*"))
-            if path.is_file()
-        }
-        manifest = Manifest(kind, files, config_digest, dict(inputs or {}), dict(meta or {}))
-        text = json.dumps(manifest.__dict__, indent=2, sort_keys=True, ensure_ascii=False)
-        (partial / MANIFEST).write_text(text + "\n", encoding="utf-8")
-        _replace_folder(partial, output)
-    except OSError as error:
-        raise StorageError(f"{output}: cannot be written: {error.strerror or error}") from error
+        with writable(output):
+            output.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            yield partial
+            with phase("digests"):
+                files = {
+                    path.relative_to(partial).as_posix(): sha256_file(path)
+                    for path in sorted(partial.rglob("*"))
+                    if path.is_file()
+                }
+            manifest = Manifest(kind, files, config_digest, dict(inputs or {}), dict(meta or {}))
+            text = json.dumps(manifest.__dict__, indent=2, sort_keys=True, ensure_ascii=False)
+            (partial / MANIFEST).write_text(text + "\n", encoding="utf-8")
+            replace_folder(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _replace_folder(source: Path, target: Path) -> None:
-    """Rename ``source`` to ``target``; a folder that stands there gives way first."""
-    if target.exists():
-        old = target.with_name(f".{target.name}.old-{os.getpid()}")
-        target.rename(old)
-        source.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        source.rename(target)
 
 
 def read_manifest(folder: Path, kind: str | None = None, *, verify: bool = False) -> Manifest:

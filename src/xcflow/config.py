@@ -15,7 +15,7 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -108,6 +108,7 @@ class ValidationConfig:
         long_text_chars: A text with more characters is over-long (it is cut to
             ``data.max_document_tokens`` all the same).
         max_unreadable_rows: Rows that are not UTF-8, or not of the format's shape; left out.
+        max_misstated_sizes: Files with another number of rows than a header states.
         max_empty_ids: Rows without an id; left out.
         max_repeated_ids: Rows whose id stood before in the same file; left out.
         max_empty_texts: Documents without text; not trained on.
@@ -124,6 +125,7 @@ class ValidationConfig:
 
     long_text_chars: int = 20_000
     max_unreadable_rows: float = 0.0
+    max_misstated_sizes: float = 1.0
     max_empty_ids: float = 0.0
     max_repeated_ids: float = 0.0
     max_empty_texts: float = 0.2
@@ -142,6 +144,55 @@ class ValidationConfig:
         for name, share in dataclasses.asdict(self).items():
             in_range = not name.startswith("max_") or 0.0 <= share <= 1.0
             _require(in_range, f"validation.{name} is a share from 0 to 1, it is {share}")
+
+
+@dataclass(frozen=True)
+class DriftLimits:
+    """How far a catalogue may be from the last accepted one in one respect, as shares.
+
+    Attributes:
+        warn: More is a warning.
+        fail: More stops the pipeline; with 1 nothing does.
+    """
+
+    warn: float
+    fail: float = 1.0
+
+
+@dataclass(frozen=True)
+class DriftConfig:
+    """When a catalogue differs from the last accepted one by more than it should.
+
+    Nothing stops the pipeline by default: how much a catalogue changes from one export to the next
+    is its own nature, and one home may serve several catalogues.
+
+    Attributes:
+        removed_labels: Labels that are gone, of those that were there.
+        added_labels: Labels that were not there, of those that are.
+        renamed_labels: Labels with another text, of those in common.
+        removed_documents: Documents that are gone, of those that were there.
+        label_shares: Total variation distance between the labels' shares of all pairs.
+        label_frequencies: Kolmogorov-Smirnov distance between documents per label.
+        document_lengths: The same between characters per document.
+        label_lengths: The same between characters per label text.
+        unknown_tokens_rise: Rise of the share of tokens that the tokenizer has no entry for.
+    """
+
+    removed_labels: DriftLimits = DriftLimits(0.05)
+    added_labels: DriftLimits = DriftLimits(0.2)
+    renamed_labels: DriftLimits = DriftLimits(0.05)
+    removed_documents: DriftLimits = DriftLimits(0.1)
+    label_shares: DriftLimits = DriftLimits(0.2)
+    label_frequencies: DriftLimits = DriftLimits(0.1)
+    document_lengths: DriftLimits = DriftLimits(0.1)
+    label_lengths: DriftLimits = DriftLimits(0.1)
+    unknown_tokens_rise: DriftLimits = DriftLimits(0.01)
+
+    def __post_init__(self) -> None:
+        for name, limits in dataclasses.asdict(self).items():
+            for key, share in limits.items():
+                where = f"drift.{name}.{key}"
+                _require(0.0 <= share <= 1.0, f"{where} is a share from 0 to 1, it is {share}")
 
 
 @dataclass(frozen=True)
@@ -502,7 +553,16 @@ class GateConfig:
         floor_lift: The primary metric must reach each baseline's by at least this.
         secondary: Metrics that must not fall.
         margin: A secondary metric falls when it is lower by more than this.
+        slice_metric: The R@k that must not fall in any slice of the labels; empty for none.
+        slice_margin: In a slice it falls when it is lower by more than this.
+        slice_documents: With fewer test documents a slice only speaks when it fell for certain.
         minimum_documents: With fewer test documents nothing is promoted.
+        max_latency_ms: Largest 99th percentile of the time for a single text; 0 for any.
+        max_latency_ratio: Largest median of that time over the champion's; 0 for any.
+        max_bundle_mb: Largest size of the bundle, which a server holds in memory; 0 for any.
+        max_memory_mb: Largest resident memory of the evaluation; 0 for any.
+        min_index_recall: Smallest share of the exact nearest that each index must find.
+        max_data_status: The gravest status of the data report with which a model is promoted.
         promote: Whether a candidate may become champion at all; off for experiments.
     """
 
@@ -513,21 +573,48 @@ class GateConfig:
     floor_lift: float = 0.0
     secondary: tuple[str, ...] = ("P@5", "PSP@5", "R@100")
     margin: float = 0.005
+    slice_metric: str = "R@10"
+    slice_margin: float = 0.02
+    slice_documents: int = 2_000
     minimum_documents: int = 100
+    max_latency_ms: float = 1_000.0
+    max_latency_ratio: float = 0.0
+    max_bundle_mb: float = 8_192.0
+    max_memory_mb: float = 0.0
+    min_index_recall: float = 0.9
+    max_data_status: Literal["passed", "noted", "warning"] = "warning"
     promote: bool = True
 
     def __post_init__(self) -> None:
         _require(0.0 < self.alpha < 0.5, f"gate.alpha must be in (0, 0.5), it is {self.alpha}")
         _require(self.resamples >= 100, "gate.resamples must be at least 100")
-        _require(self.lift >= 0.0, "gate.lift must not be negative")
-        _require(self.margin >= 0.0, "gate.margin must not be negative")
-        _require(self.minimum_documents >= 1, "gate.minimum_documents must be at least 1")
-        for key, name in [("primary", self.primary), *(("secondary", m) for m in self.secondary)]:
+        _require_at_least(0, "gate", self, "lift", "margin", "slice_margin", "slice_documents")
+        _require_at_least(0, "gate", self, "max_latency_ms", "max_latency_ratio")
+        _require_at_least(0, "gate", self, "max_bundle_mb", "max_memory_mb")
+        _require_at_least(1, "gate", self, "minimum_documents")
+        recall = self.min_index_recall
+        _require(0.0 <= recall <= 1.0, f"gate.min_index_recall must be in [0, 1], it is {recall}")
+        _require(
+            re.fullmatch(r"(R@[1-9][0-9]*)?", self.slice_metric) is not None,
+            f"gate.slice_metric must be a recall such as R@10, it is {self.slice_metric!r}",
+        )
+        for key, name in self._metrics():
             _require(
                 re.fullmatch(METRIC_NAME, name) is not None,
                 f"gate.{key}: {name!r} is no metric: known are P@k, nDCG@k, PSP@k, R@k, and one "
                 "slice's part of them, as in R@10/tail (head, torso, tail, cold)",
             )
+
+    def _metrics(self) -> Iterator[tuple[str, str]]:
+        """The metrics that are asked about, each with its key."""
+        yield "primary", self.primary
+        yield from (("secondary", metric) for metric in self.secondary)
+        if self.slice_metric:
+            yield "slice_metric", self.slice_metric
+
+    def depths(self) -> dict[str, int]:
+        """Metrics that are asked about -> their depth k."""
+        return {m: int(m.partition("@")[2].partition("/")[0]) for _, m in self._metrics()}
 
 
 @dataclass(frozen=True)
@@ -578,6 +665,7 @@ class ResourcesConfig:
     """What the pipeline's tasks ask of a cluster; one sub-section each, ``other`` for the rest."""
 
     validate_data: TaskResources = field(default_factory=TaskResources)
+    check_drift: TaskResources = field(default_factory=TaskResources)
     cluster_labels: TaskResources = field(default_factory=TaskResources)
     train_encoder: TaskResources = field(default_factory=TaskResources)
     export_embeddings: TaskResources = field(default_factory=TaskResources)
@@ -594,6 +682,7 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    drift: DriftConfig = field(default_factory=DriftConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
     module_one: ModuleOneConfig = field(default_factory=ModuleOneConfig)
@@ -635,8 +724,7 @@ class Config:
         if isinstance(tree.setdefault("gate", {}), dict):
             tree["gate"] = dataclasses.asdict(default_gate()) | tree["gate"]
         config = cls.from_dict(tree, source)
-        for metric in (config.gate.primary, *config.gate.secondary):
-            k = int(metric.partition("@")[2].partition("/")[0])
+        for metric, k in config.gate.depths().items():
             _require(
                 k in config.evaluation.ks,
                 f"{source}: the gate asks for {metric}, so evaluation.ks must hold {k}",
@@ -756,7 +844,8 @@ def build(cls: type[T], tree: Mapping[str, Any], source: str) -> T:
 
 def _build(cls: type[Any], tree: Mapping[str, Any], source: str, prefix: str) -> Any:
     hints = typing.get_type_hints(cls)
-    names = [f.name for f in dataclasses.fields(cls)]
+    defaults = {f.name: f.default for f in dataclasses.fields(cls)}
+    names = list(defaults)
     values: dict[str, Any] = {}
     for key, value in tree.items():
         if key not in names:
@@ -769,7 +858,11 @@ def _build(cls: type[Any], tree: Mapping[str, Any], source: str, prefix: str) ->
         if dataclasses.is_dataclass(hint):
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{source}: {prefix}{key} is a section, not a value")
-            values[key] = _build(cast(type[Any], hint), value, source, f"{prefix}{key}.")
+            # A default of its own stays in force for the keys that are not given.
+            own = defaults[key]
+            given = {} if own is dataclasses.MISSING else dataclasses.asdict(own)
+            section = {**given, **value}
+            values[key] = _build(cast(type[Any], hint), section, source, f"{prefix}{key}.")
         else:
             values[key] = _checked(value, hint, f"{source}: {prefix}{key}")
     try:

@@ -40,6 +40,10 @@ class StorageError(XcflowError):
     """A file or folder cannot be read or written."""
 
 
+class BusyError(StorageError):
+    """Another process is writing the same file or folder."""
+
+
 class MissingExtraError(XcflowError):
     """An optional part is not installed.
 
@@ -54,6 +58,10 @@ class MissingExtraError(XcflowError):
 
 class TrackingError(XcflowError):
     """The tracking store cannot be reached, or lacks the run or model that was asked for."""
+
+
+class StoreAwayError(TrackingError):
+    """The tracking store does not answer; asked later, it may."""
 
 
 class GateError(XcflowError):

@@ -40,7 +40,7 @@ class RowTable:
     def gather(self, rows: Tensor) -> Tensor:
         """The leaf [U, D] of the given distinct rows, for one forward and backward pass."""
         self._rows = rows
-        self._leaf = self.weight[rows].requires_grad_()
+        self._leaf = self.weight.index_select(0, rows).requires_grad_()
         return self._leaf
 
     @torch.no_grad()
@@ -55,13 +55,15 @@ class RowTable:
         rows, gradient = self._rows, self._leaf.grad
         beta1, beta2 = self._betas
         updates = self.updates[rows] + 1.0
-        first = self.first[rows].mul_(beta1).add_(gradient, alpha=1.0 - beta1)
-        second = self.second[rows].mul_(beta2)
-        second.add_(gradient.square().mean(1), alpha=1.0 - beta2)
+        # Whole rows are copied by index_select and index_copy, value by value by plain indexing.
+        first = self.first.index_select(0, rows).lerp_(gradient, 1.0 - beta1)
+        mean_square = torch.linalg.vector_norm(gradient, dim=1).square_() / gradient.shape[1]
+        second = self.second[rows].lerp_(mean_square, 1.0 - beta2)
         scale = second.div(1.0 - beta2**updates).sqrt_().add_(self._epsilon)
         scale = rate / (scale * (1.0 - beta1**updates))
-        self.weight[rows] = torch.addcmul(self._leaf.detach(), first, scale[:, None], value=-1.0)
-        self.first[rows] = first
+        changed = self._leaf.detach().addcmul_(first, scale[:, None], value=-1.0)
+        self.weight.index_copy_(0, rows, changed)
+        self.first.index_copy_(0, rows, first)
         self.second[rows] = second
         self.updates[rows] = updates
         self._leaf = self._rows = None

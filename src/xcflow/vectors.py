@@ -27,18 +27,18 @@ class ShardedVectors:
         """D."""
         return int(self._shards[0].shape[1])
 
-    def take(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
-        """[B, D] float32 vectors of the given rows, in their order."""
-        out = np.empty((len(rows), self.dim), np.float32)
+    def take(self, rows: NDArray[np.integer[Any]], dtype: Any = np.float32) -> NDArray[Any]:
+        """[B, D] vectors of the given rows, in their order."""
+        out = np.empty((len(rows), self.dim), dtype)
         shard_of = np.searchsorted(self._starts, rows, side="right") - 1
         for number in np.unique(shard_of):
             chosen = shard_of == number
             out[chosen] = self._shards[number][rows[chosen] - self._starts[number]]
         return out
 
-    def all(self) -> NDArray[np.float32]:
-        """[N, D] float32: everything, in memory."""
-        return self.take(np.arange(len(self)))
+    def all(self, dtype: Any = np.float32) -> NDArray[Any]:
+        """[N, D]: everything, in memory."""
+        return self.take(np.arange(len(self)), dtype)
 
     @classmethod
     def open(cls, folder: Path) -> Self:

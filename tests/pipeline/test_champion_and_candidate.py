@@ -14,8 +14,8 @@ import pytest
 from xcflow.artifact import read_manifest
 from xcflow.config import Config
 from xcflow.evaluation.comparison import compare
-from xcflow.evaluation.gate import Judgement
 from xcflow.evaluation.result import Evaluation
+from xcflow.evaluation.verdict import Judgement
 from xcflow.steps import STEPS, run_step
 
 pytestmark = pytest.mark.slow

@@ -254,7 +254,7 @@ def test_a_bad_catalogue_stops_the_run_with_one_line(life, second, tmp_path):
     assert "Traceback" not in done.stderr
     with sqlite3.connect(life.home.database) as store:
         (row,) = store.execute(
-            "SELECT status FROM runs WHERE name LIKE 'quick-%' ORDER BY start_time DESC LIMIT 1"
+            "SELECT status FROM runs WHERE name LIKE '%-quick-%' ORDER BY start_time DESC LIMIT 1"
         )
     assert row == ("FAILED",)
 

@@ -18,7 +18,7 @@ from xcflow.catalogue.dataset import Dataset
 from xcflow.catalogue.expectations import Expectations, Rule, Share
 from xcflow.catalogue.findings import Check, Finding
 from xcflow.catalogue.report import Report, page
-from xcflow.catalogue.summary import label_frequencies, text_lengths
+from xcflow.catalogue.summary import by_doubling, text_lengths
 from xcflow.config import Config, ValidationConfig
 from xcflow.errors import ConfigError, DataError
 from xcflow.steps.validate_data import run
@@ -312,13 +312,14 @@ def test_thresholds_are_shares():
     assert names == {check.threshold for check in ALL_CHECKS if check.threshold}
 
 
-def test_label_frequencies_double():
-    histogram = label_frequencies(np.array([0, 0, 1, 2, 3, 4, 7, 8, 1000]))
+def test_ranges_double():
+    histogram = by_doubling("numbers", np.array([0, 0, 1, 2, 3, 4, 7, 8, 1000]))
+    assert histogram.title == "numbers"
     assert histogram.ranges[:5] == ("0", "1", "2–3", "4–7", "8–15")
     assert histogram.ranges[-1] == "512–1,023"
     assert histogram.counts[:5] == (2, 1, 2, 2, 1)
     assert sum(histogram.counts) == 9
-    assert label_frequencies(np.zeros(3, np.int64)).counts == (3,)
+    assert by_doubling("", np.zeros(3, np.int64)).counts == (3,)
 
 
 @pytest.mark.parametrize("lengths", [[1], [0, 0], list(range(200)), [5] * 500 + [10_000]])

@@ -57,10 +57,11 @@ class Check:
         unit: What it is a share of.
         meaning: What it does to the model, and what was done about it.
         advice: What the owner of the data can do.
-        threshold: The value in the section ``validation`` that says how large a share may be;
-            empty where nothing is allowed.
+        threshold: The value in the section that says how large a share may be; empty where
+            nothing is allowed.
         noted: Whether it belongs to the nature of catalogues and is no reason for a warning.
         tolerance: A share that is not worth a word.
+        section: The section of the configuration that holds the threshold.
     """
 
     name: str
@@ -71,6 +72,27 @@ class Check:
     threshold: str = ""
     noted: bool = False
     tolerance: float = 0.0
+    section: str = "validation"
+
+    @property
+    def key(self) -> str:
+        """The threshold as ``--set`` takes it, empty where there is none."""
+        return f"{self.section}.{self.threshold}" if self.threshold else ""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A check's count before it is judged.
+
+    Attributes:
+        check: What was checked.
+        total: Of how many rows (or pairs, tokens).
+        tally: How many show it, and the first few.
+    """
+
+    check: Check
+    total: int
+    tally: Tally
 
 
 @dataclass(frozen=True)
@@ -138,6 +160,14 @@ UNREADABLE_ROWS = Check(
     "Where the limit allows it, such a row is left out.",
     "Mend the lines named here; docs/data-formats.md says what the rows of each format are.",
     "max_unreadable_rows",
+)
+MISSTATED_SIZES = Check(
+    "misstated_sizes",
+    "Files with another number of rows than is stated",
+    "files",
+    "The rows that are there count. Where they are fewer, the file may have been cut off.",
+    "Compare the number with that of the source.",
+    "max_misstated_sizes",
 )
 EMPTY_IDS = Check(
     "empty_ids",

@@ -21,7 +21,14 @@ from xcflow.catalogue.arrays import RaggedWriter
 from xcflow.catalogue.dataset import TOKENIZER
 from xcflow.catalogue.findings import Example, Tally
 from xcflow.catalogue.hashing import Hashes, SeenHashes, find_hashes, hash_strings, hash_texts
-from xcflow.catalogue.readers import EXCERPT_CHARS, CatalogueReader, Chunk, Fault, Role
+from xcflow.catalogue.readers import (
+    EXCERPT_CHARS,
+    CatalogueReader,
+    Chunk,
+    Fault,
+    Misstatement,
+    Role,
+)
 from xcflow.catalogue.split import validation_split
 from xcflow.catalogue.string_table import StringTable, StringTableWriter
 from xcflow.catalogue.tokenizer import build_tokenizer, unknown_token
@@ -48,6 +55,7 @@ class Facts:
         text_hashes: [N] hash of each text, blind to case and white space.
         text_chars: [N] characters of each text without white space around it.
         faults: Rows that cannot be read (left out).
+        misstated: Numbers of rows that are written somewhere and are wrong.
         empty_ids: Rows without an id (left out).
         repeated_ids: Rows whose id stood before (left out).
         unknown_labels: Label ids that the catalogue lacks (left out of their row).
@@ -64,6 +72,7 @@ class Facts:
     text_hashes: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))
     text_chars: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     faults: Tally = field(default_factory=Tally)
+    misstated: Tally = field(default_factory=Tally)
     empty_ids: Tally = field(default_factory=Tally)
     repeated_ids: Tally = field(default_factory=Tally)
     unknown_labels: Tally = field(default_factory=Tally)
@@ -204,9 +213,9 @@ class Ingest:
         columns: list[tuple[NDArray[Any], ...]] = []
         try:
             for chunk in self.reader.chunks(facts.role, self.config.data.chunk_rows):
-                facts.rows_read += len(chunk) + len(chunk.faults)
+                facts.rows_read += len(chunk)
                 for fault in chunk.faults:
-                    facts.faults.add(_faulty(fault))
+                    _count_fault(fault, facts)
                 hashes = hash_strings(chunk.ids)
                 keep = _usable_ids(chunk, hashes, facts, seen)
                 if not keep.all():
@@ -323,5 +332,10 @@ def _example(facts: Facts, chunk: Chunk, row: int, remark: str = "") -> Example:
     return Example(facts.file, chunk.lines[row], chunk.ids[row], text, remark)
 
 
-def _faulty(fault: Fault) -> Example:
-    return Example(fault.file, fault.line, "", fault.excerpt, fault.reason)
+def _count_fault(fault: Fault, facts: Facts) -> None:
+    example = Example(fault.file, fault.line, "", fault.excerpt, fault.reason)
+    if isinstance(fault, Misstatement):
+        facts.misstated.add(example)
+    else:
+        facts.rows_read += 1
+        facts.faults.add(example)

@@ -39,6 +39,11 @@ class Fault:
     excerpt: str = ""
 
 
+@dataclass(frozen=True)
+class Misstatement(Fault):
+    """No row: a number of rows that is written somewhere and is not theirs."""
+
+
 @dataclass
 class Chunk:
     """Consecutive rows of one role; the lists of the rows' parts have equal lengths.
@@ -48,7 +53,7 @@ class Chunk:
         ids: Id of each row, possibly empty.
         texts: Text of each row; an empty string throughout for the role ``test_filter``.
         labels: Label ids of each row; empty throughout for the role ``labels``.
-        faults: Rows that stand between these and cannot be read.
+        faults: What stands between these and cannot be read, or misstates their number.
     """
 
     lines: list[int] = field(default_factory=list)

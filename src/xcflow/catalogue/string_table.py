@@ -59,6 +59,16 @@ class StringTable:
         """All strings in their order, a part (see ``spans``) at a time."""
         return (self.slice(start, stop) for start, stop in self.spans(rows))
 
+    def char_counts(self) -> NDArray[np.int64]:
+        """[N] characters of each string."""
+        counts = [np.empty(0, np.int64)]
+        for start, stop in self.spans(len(self)):
+            part = self.rows.slice(start, stop)
+            begins = (part.data & 0xC0) != 0x80  # all but the later bytes of a character in UTF-8
+            before = np.concatenate([[0], np.cumsum(begins)])
+            counts.append(np.diff(before[part.offsets]))
+        return np.concatenate(counts)
+
     def to_list(self) -> list[str]:
         """All strings."""
         return self.slice(0, len(self))

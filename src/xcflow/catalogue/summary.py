@@ -77,19 +77,20 @@ def summarise(
         "cold_labels": int((frequency == 0).sum()),
         "document_tokens": _percentiles(documents),
         "label_tokens": _percentiles(tokens["labels"].lengths),
+        "tokens": all_tokens,
         "cut_documents_share": _mean(documents > limit),
         "unknown_tokens_share": sum(t.unknown for t in tokens.values()) / max(all_tokens, 1),
     }
-    return Summary(sizes, (label_frequencies(frequency), text_lengths(documents)))
+    by_frequency = by_doubling("Labels by number of training documents", frequency)
+    return Summary(sizes, (by_frequency, text_lengths(documents)))
 
 
-def label_frequencies(frequency: NDArray[np.int64]) -> Histogram:
-    """Labels by their number of training documents, in ranges that double: 0, 1, 2-3, 4-7 ..."""
-    exponent = np.frexp(frequency)[1]  # 0 for 0, else 1 + floor(log2)
+def by_doubling(title: str, values: NDArray[np.integer[Any]]) -> Histogram:
+    """Values of at least 0 in ranges that double: 0, 1, 2-3, 4-7 ..."""
+    exponent = np.frexp(values)[1]  # 0 for 0, else 1 + floor(log2)
     counts = np.bincount(exponent)
     bounds = [(2 ** (e - 1), 2**e - 1) for e in range(1, len(counts))]
     ranges = ("0", *(f"{a}" if a == b else f"{a:,}–{b:,}" for a, b in bounds))
-    title = "Labels by number of training documents"
     return Histogram(title, ranges, tuple(counts.tolist()))
 
 

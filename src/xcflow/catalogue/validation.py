@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from xcflow.catalogue import findings as checks
 from xcflow.catalogue.expectations import Expectations, Rule, Share
-from xcflow.catalogue.findings import MAX_EXAMPLES, Check, Example, Finding, Status, Tally
+from xcflow.catalogue.findings import (
+    MAX_EXAMPLES,
+    Check,
+    Example,
+    Finding,
+    Observed,
+    Status,
+    Tally,
+)
 from xcflow.catalogue.hashing import find_hashes, first_positions, hash_strings
 from xcflow.catalogue.ingest import Facts, TokenFacts
 from xcflow.catalogue.readers import EXCERPT_CHARS, Role
@@ -28,15 +36,6 @@ if TYPE_CHECKING:
 
 # Facts are handed to great-expectations this many rows at a time.
 TABLE_ROWS = 200_000
-
-
-@dataclass(frozen=True)
-class _Observed:
-    """A check's count before it is judged."""
-
-    check: Check
-    total: int
-    tally: Tally
 
 
 @dataclass(frozen=True)
@@ -70,21 +69,25 @@ class Validation:
         config: How much of each defect is allowed.
         folder: The data set folder with the string tables and label rows.
         facts: What was seen while reading.
+        files: How many files the catalogue has.
     """
 
-    def __init__(self, config: ValidationConfig, folder: Path, facts: Mapping[Role, Facts]) -> None:
+    def __init__(
+        self, config: ValidationConfig, folder: Path, facts: Mapping[Role, Facts], files: int
+    ) -> None:
         self._config = config
         self._folder = folder
         self._facts = facts
+        self._files = files
         self._expectations = Expectations()
         self._judgements = 0
 
-    def of_unreadable_file(self, error: DataError, files: int) -> list[Finding]:
+    def of_unreadable_file(self, error: DataError) -> list[Finding]:
         """The findings when reading ended early with ``error``."""
         name = Path(error.file).name if error.file is not None else ""
         tally = Tally()
         tally.add(Example(name, error.line or 0, "", "", error.reason))
-        unreadable = _Observed(checks.UNREADABLE_FILES, files, tally)
+        unreadable = Observed(checks.UNREADABLE_FILES, self._files, tally)
         return self._judged([unreadable, *self._observed_while_reading()])
 
     def of_rows(self, usable: NDArray[np.bool_]) -> list[Finding]:
@@ -93,7 +96,7 @@ class Validation:
         Args:
             usable: [N] whether a training document has a text and a label.
         """
-        files = _Observed(checks.UNREADABLE_FILES, len(self._facts), Tally())
+        files = Observed(checks.UNREADABLE_FILES, self._files, Tally())
         empty = self._observed_empty_files(usable)
         return self._judged([files, empty, *self._observed_while_reading(), *self._observed_rows()])
 
@@ -101,9 +104,9 @@ class Validation:
         """The findings once the texts are tokenised."""
         total = sum(int(facts.lengths.sum()) for facts in tokens.values())
         unknown = Tally(sum(facts.unknown for facts in tokens.values()))
-        return self._judged([_Observed(checks.UNKNOWN_TOKENS, total, unknown)])
+        return self._judged([Observed(checks.UNKNOWN_TOKENS, total, unknown)])
 
-    def _observed_empty_files(self, usable: NDArray[np.bool_]) -> _Observed:
+    def _observed_empty_files(self, usable: NDArray[np.bool_]) -> Observed:
         test_labels = Ragged.load(self._folder / "test" / "labels")
         parts: dict[Role, tuple[str, int]] = {
             "labels": ("label", len(self._facts["labels"])),
@@ -114,40 +117,41 @@ class Validation:
         for role, (row, size) in parts.items():
             if size == 0:
                 tally.add(Example(self._facts[role].file, 0, "", "", f"holds not a single {row}"))
-        return _Observed(checks.EMPTY_FILES, len(parts), tally)
+        return Observed(checks.EMPTY_FILES, len(parts), tally)
 
-    def _observed_while_reading(self) -> list[_Observed]:
+    def _observed_while_reading(self) -> list[Observed]:
         """What was counted row by row while reading."""
         facts = list(self._facts.values())
         named = [f for f in facts if f.role != "test_filter"]
         filters = [f for f in facts if f.role == "test_filter"]
         rows, pairs = sum(f.rows_read for f in facts), sum(f.pairs_read for f in named)
         observed = [
-            _Observed(checks.UNREADABLE_ROWS, rows, _sum(f.faults for f in facts)),
-            _Observed(checks.EMPTY_IDS, rows, _sum(f.empty_ids for f in facts)),
-            _Observed(checks.REPEATED_IDS, rows, _sum(map(_with_first_line, named))),
-            _Observed(checks.UNKNOWN_LABELS, pairs, _sum(f.unknown_labels for f in named)),
-            _Observed(checks.REPEATED_LABELS, pairs, _sum(f.repeated_labels for f in named)),
+            Observed(checks.UNREADABLE_ROWS, rows, _sum(f.faults for f in facts)),
+            Observed(checks.MISSTATED_SIZES, self._files, _sum(f.misstated for f in facts)),
+            Observed(checks.EMPTY_IDS, rows, _sum(f.empty_ids for f in facts)),
+            Observed(checks.REPEATED_IDS, rows, _sum(map(_with_first_line, named))),
+            Observed(checks.UNKNOWN_LABELS, pairs, _sum(f.unknown_labels for f in named)),
+            Observed(checks.REPEATED_LABELS, pairs, _sum(f.repeated_labels for f in named)),
         ]
         for f in filters:
             unknown = f.unknown_documents + f.unknown_labels
-            observed.append(_Observed(checks.UNKNOWN_FILTER, f.rows_read + f.pairs_read, unknown))
+            observed.append(Observed(checks.UNKNOWN_FILTER, f.rows_read + f.pairs_read, unknown))
         return observed
 
-    def _observed_rows(self) -> list[_Observed]:
+    def _observed_rows(self) -> list[Observed]:
         """What great-expectations counts on the tables of facts."""
         train, test = self._facts["train"], self._facts["test"]
         tables = [self._labels_table(), self._documents_table(train), self._test_table(test, train)]
-        observed: dict[Check, _Observed] = {}
+        observed: dict[Check, Observed] = {}
         for table in tables:
             rules = [row_check.rule for row_check in table.row_checks]
             counts = self._expectations.count_broken(table.facts.role, _chunks(table), rules)
             for row_check in table.row_checks:
                 check = row_check.check
                 tally = Tally(counts[check.name], self._examples(table, row_check))
-                before = observed.get(check, _Observed(check, 0, Tally()))
+                before = observed.get(check, Observed(check, 0, Tally()))
                 total = before.total + len(table.facts)
-                observed[check] = _Observed(check, total, before.tally + tally)
+                observed[check] = Observed(check, total, before.tally + tally)
         return list(observed.values())
 
     def _labels_table(self) -> _Table:
@@ -213,7 +217,7 @@ class Validation:
             for i, row in enumerate(rows.tolist())
         ]
 
-    def _judged(self, observed: Sequence[_Observed]) -> list[Finding]:
+    def _judged(self, observed: Sequence[Observed]) -> list[Finding]:
         """Let great-expectations compare each share with what is allowed."""
         findings = [self._finding(o) for o in observed]
         shares = [Share(f.check.name, f.share, f.allowed, f.check.tolerance) for f in findings]
@@ -221,7 +225,7 @@ class Validation:
         exceeded = self._expectations.exceeded(f"shares {self._judgements}", shares)
         return [replace(f, status=_status(f.check, exceeded)) for f in findings]
 
-    def _finding(self, observed: _Observed) -> Finding:
+    def _finding(self, observed: Observed) -> Finding:
         check, tally = observed.check, observed.tally
         allowed = getattr(self._config, check.threshold) if check.threshold else float(check.noted)
         examples = tuple(tally.examples)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from xcflow.config import EncoderConfig
 from xcflow.encoders.base import Encoder, token_rows
+from xcflow.encoders.dropout import Dropout
 from xcflow.encoders.phrases import Phrases
 from xcflow.encoders.vocabulary import pieces_of_new_words, pretrained_tokenizer
 from xcflow.errors import ConfigError
@@ -47,7 +48,7 @@ class BagOfEmbeddings(Encoder):
         self.dim = table.shape[1]
         self.table = RowTable(table)
         self.residual = nn.Linear(self.dim, self.dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         with torch.no_grad():
             # Close to the identity at the start: what the pre-trained table knows is kept.
             self.residual.weight.copy_(0.1 * torch.eye(self.dim))

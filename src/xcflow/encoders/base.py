@@ -67,8 +67,12 @@ class Encoder(nn.Module, ABC):
         out = torch.empty(len(tokens), self.dim)
         with evaluating(self):
             for start, block in blocks(tokens, ENCODE_ROWS):
-                out[start : start + len(block)] = self(block)
-        return nn.functional.normalize(out, dim=1) if unit else out
+                vectors = self(block)
+                # Here, where it costs no second copy of all vectors.
+                out[start : start + len(block)] = (
+                    nn.functional.normalize(vectors, dim=1) if unit else vectors
+                )
+        return out
 
 
 def blocks(tokens: Ragged, rows: int) -> Iterator[tuple[int, Ragged]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from xcflow.config import EncoderConfig
 from xcflow.encoders.base import Encoder
+from xcflow.encoders.dropout import Dropout
 from xcflow.encoders.vocabulary import pieces_of_new_words, pretrained_tokenizer
 from xcflow.errors import ConfigError
 from xcflow.pretrained import model_folder
@@ -45,7 +47,7 @@ class Transformer(Encoder):
         self._limit = int(model.config.max_position_embeddings)  # type: ignore[union-attr, arg-type]
         self._ends = (int(settings["cls_id"]), int(settings["sep_id"]))
         self._bf16 = use_bf16(settings["bf16"])
-        self.dropout = nn.Dropout(float(settings["dropout"]))
+        self.dropout = Dropout(float(settings["dropout"]))
 
     def forward(self, tokens: Ragged) -> Tensor:
         """Vectors [B, D] of a batch."""
@@ -56,15 +58,27 @@ class Transformer(Encoder):
             torch.autocast("cpu", torch.bfloat16) if self._bf16 else contextlib.nullcontext()
         )
         with context:
-            parts = [self._pool(tokens.take(rows)) for rows in _parts(lengths, by_length)]
+            padded = [self._padded(tokens.take(rows)) for rows in _parts(lengths, by_length)]
+            words = self._words([ids for ids, _ in padded])
+            parts = [self._pool(w, mask) for w, (_, mask) in zip(words, padded, strict=True)]
         place = torch.empty(len(by_length), dtype=torch.int64)
         place[torch.from_numpy(by_length)] = torch.arange(len(by_length))
         vectors: Tensor = self.dropout(torch.cat(parts)[place])
         return vectors
 
-    def _pool(self, tokens: Ragged) -> Tensor:
-        ids, mask = self._padded(tokens)
-        hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+    def _words(self, parts: list[Tensor]) -> Iterator[Tensor]:
+        """Token vectors [B, width, E] of each part's ids [B, width]."""
+        lookup = self.model.get_input_embeddings()  # type: ignore[operator]
+        if not self.training:
+            yield from (lookup(ids) for ids in parts)
+            return
+        # One lookup for the batch: each has a gradient as large as the whole table.
+        vectors = lookup(torch.cat([ids.ravel() for ids in parts]))
+        for ids, words in zip(parts, vectors.split([ids.numel() for ids in parts]), strict=True):
+            yield words.view(*ids.shape, -1)
+
+    def _pool(self, words: Tensor, mask: Tensor) -> Tensor:
+        hidden = self.model(inputs_embeds=words, attention_mask=mask).last_hidden_state
         weights = mask[:, :, None].to(hidden.dtype)
         sums: Tensor = (hidden * weights).sum(1, dtype=torch.float32)
         return sums / mask.sum(1, keepdim=True)
@@ -167,9 +181,9 @@ def transformer_of(settings: dict[str, Any]) -> Transformer:
             setattr(known, name, 0.0)
     # On texts of some twenty tokens plain products beat the fused kernel's backward pass twice.
     model = AutoModel.from_config(known, attn_implementation="eager")  # type: ignore[no-untyped-call]
-    dropouts = {n: m for n, m in model.named_modules() if isinstance(m, nn.Dropout)}
-    for name, module in dropouts.items():
-        module.p = float(settings["dropout"]) if "embeddings" in name else 0.0
+    for name in [n for n, m in model.named_modules() if isinstance(m, nn.Dropout)]:
+        share = float(settings["dropout"]) if "embeddings" in name else 0.0
+        model.set_submodule(name, Dropout(share))
     if hasattr(model, "pooler"):  # DistilBERT has none, and cannot be told to leave it out
         model.pooler = None
     return Transformer(model.float(), settings)

@@ -8,6 +8,7 @@ from xcflow.catalogue.dataset import Dataset
 from xcflow.config import EncoderConfig
 from xcflow.encoders.build import initial_encoder
 from xcflow.evaluation.rankers import Ranker
+from xcflow.phases import phase
 from xcflow.progress import progress
 from xcflow.ragged import Ragged
 from xcflow.retrieval.exact import search
@@ -44,7 +45,8 @@ class UntrainedBaseline:
         self._encoder = initial_encoder(encoder, dataset)
         tokens = dataset.labels.tokens
         self._labels = np.empty((len(tokens), self._encoder.dim), np.float32)
-        with progress("labels by the untrained encoder", len(tokens), "texts") as advance:
+        progressing = progress("labels by the untrained encoder", len(tokens), "texts")
+        with phase("untrained encoder"), progressing as advance:
             for start in range(0, len(tokens), ENCODE_BLOCK):
                 block = tokens.slice(start, min(start + ENCODE_BLOCK, len(tokens)))
                 self._labels[start : start + len(block)] = self._encoder.encode(block).numpy()
@@ -52,4 +54,5 @@ class UntrainedBaseline:
 
     def top_k(self, tokens: Ragged, k: int) -> TopK:
         """The ``k`` labels with the highest cosine."""
-        return search(self._encoder.encode(tokens).numpy(), self._labels, k)
+        with phase("untrained encoder"):
+            return search(self._encoder.encode(tokens).numpy(), self._labels, k)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from xcflow.evaluation.ratios import Ratio
 
-BLOCK_CELLS = 8_000_000
+BLOCK_CELLS = 500_000
 
 
 @dataclass(frozen=True)

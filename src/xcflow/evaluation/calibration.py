@@ -55,13 +55,13 @@ def calibration_error(bins: list[dict[str, float]]) -> float:
 def scaled(scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Scores of shown labels on a scale from 0 to 1: what "before calibration" means."""
     low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0)
-    return np.asarray((scores - low) / ((high - low) or 1.0), np.float64)
+    return (np.asarray(scores, np.float64) - low) / ((high - low) or 1.0)
 
 
 def calibration_facts(
     top: TopK, probabilities: NDArray[np.floating[Any]], truth: Ragged
 ) -> dict[str, Any]:
-    """ECE@k before and after calibration, and the bins at the greatest depth.
+    """ECE@k and the bins over the top K, before and after calibration.
 
     Args:
         top: The K best labels of N documents.
@@ -69,19 +69,19 @@ def calibration_facts(
         truth: N rows of true labels.
 
     Returns:
-        ``before`` and ``after``: name as in ``ECE@5`` -> error; ``bins`` after, over the top K.
+        ``before`` and ``after``: name as in ``ECE@5`` -> error; ``bins``: the same two -> bins.
     """
     shown = top.labels != NO_LABEL
     right, raw = np.zeros(shown.shape, np.bool_), np.zeros(shown.shape)
     right[shown] = top.rows().also_in(truth)
     raw[shown] = scaled(top.scores[shown])
     depths = [k for k in DEPTHS if k <= shown.shape[1]]
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {"bins": {}}
     for name, values in (("before", raw), ("after", np.asarray(probabilities, np.float64))):
         facts[name] = {}
         for k in depths:
             kept = shown[:, :k]
             bins = reliability(values[:, :k][kept], right[:, :k][kept])
             facts[name][f"ECE@{k}"] = calibration_error(bins)
-    facts["bins"] = reliability(np.asarray(probabilities, np.float64)[shown], right[shown])
+        facts["bins"][name] = reliability(values[shown], right[shown])
     return facts

@@ -2,45 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import zip_longest
+from collections.abc import Sequence
 
 from markupsafe import Markup
 
 from xcflow.errors import ArtifactError
-from xcflow.evaluation.bootstrap import Difference
 from xcflow.evaluation.contrast import Contrast
-from xcflow.evaluation.examples import Answer, Example
+from xcflow.evaluation.difference_lines import frequency_lines, lines_of
 from xcflow.evaluation.ratios import MetricName
 from xcflow.evaluation.report import main_metrics
-from xcflow.report.charts import Series, bar_chart, interval
+from xcflow.report.charts import Series, bar_chart
 from xcflow.report.page import render
 
 LETTERS = "ABCDEFG"
-
-
-@dataclass(frozen=True)
-class Line:
-    """A difference as a row of a table.
-
-    Attributes:
-        name: What was measured.
-        found: The difference, other - reference.
-        plot: Its interval, on the axis of its table.
-        mark: ``better``, ``worse``, or empty where the interval holds zero.
-    """
-
-    name: str
-    found: Difference
-    plot: Markup
-    mark: str
-
-
-def mark_of(found: Difference) -> str:
-    """``better`` or ``worse`` where the interval says so, else empty."""
-    return "better" if found.low > 0 else "worse" if found.high < 0 else ""
 
 
 def slice_metrics(ks: Sequence[int], part: str) -> list[str]:
@@ -82,7 +56,7 @@ def _part(letter: str, contrast: Contrast) -> dict[str, object]:
     sliced = [name for part in contrast.slices for name in slice_metrics(ks, part)]
     rest = [name for name in differences if name not in main and name not in sliced]
     by_name = {
-        title: _lines((name, differences[name]) for name in names if name in differences)
+        title: lines_of((name, differences[name]) for name in names if name in differences)
         for title, names in (("main", main), ("slices", sliced), ("rest", rest))
     }
     better, worse = contrast.examples
@@ -90,33 +64,10 @@ def _part(letter: str, contrast: Contrast) -> dict[str, object]:
         "letter": letter,
         "contrast": contrast,
         **by_name,
-        "frequency": list(
-            zip(
-                contrast.frequency,
-                _lines((f.group.name, f.recall) for f in contrast.frequency),
-                strict=True,
-            )
-        ),
+        "frequency": frequency_lines(contrast.frequency),
         "counts": (len(contrast.flips.better), len(contrast.flips.worse), contrast.flips.same),
-        "examples": [("better", _pairs(e), e) for e in better]
-        + [("worse", _pairs(e), e) for e in worse],
+        "examples": [("better", e) for e in better] + [("worse", e) for e in worse],
     }
-
-
-def _lines(found: Iterable[tuple[str, Difference]]) -> list[Line]:
-    """Rows whose intervals share one axis."""
-    rows = list(found)
-    bounds = [x for _, d in rows for x in (d.low, d.high) if math.isfinite(x)]
-    span = 1.1 * max(map(abs, bounds), default=0.0) or 1.0
-    return [
-        Line(name, d, interval(d.low, d.difference, d.high, None, span), mark_of(d))
-        for name, d in rows
-        if math.isfinite(d.low)
-    ]
-
-
-def _pairs(example: Example) -> list[tuple[Answer | None, Answer | None]]:
-    return list(zip_longest(example.a, example.b))
 
 
 def _frequency_chart(contrasts: Sequence[Contrast]) -> Markup | None:

@@ -10,15 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from xcflow.errors import ArtifactError
-from xcflow.evaluation.bootstrap import Difference, paired_bootstrap
-from xcflow.evaluation.comparison import ALPHA, RESAMPLES, Comparison, compare
+from xcflow.evaluation.comparison import Comparison, compare
 from xcflow.evaluation.examples import Answers, Example, Flips, side_by_side
-from xcflow.evaluation.frequency import FrequencyGroup, FrequencyGroups
+from xcflow.evaluation.frequency import FrequencyDifference, frequency_differences, kept_depth
 from xcflow.evaluation.ratios import SLICED_KINDS, MetricName
 from xcflow.evaluation.result import CANDIDATE, Evaluation
 
 DEPTH = 5
-FREQUENCY_DEPTH = 10
 FLIPPED = 3
 SAMPLED = 15
 
@@ -51,19 +49,6 @@ class Setting:
     key: str
     before: str | None
     after: str | None
-
-
-@dataclass(frozen=True)
-class FrequencyDifference:
-    """How two runs differ on labels that were seen about equally often in training.
-
-    Attributes:
-        group: The labels.
-        recall: The share of their true pairs that was found.
-    """
-
-    group: FrequencyGroup
-    recall: Difference
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,9 +97,9 @@ def contrast(reference: Run, other: Run) -> Contrast:
     ]
     comparison = compare(b, a, metrics=[*metrics, *sliced])
     left_out = _missing_depths(reference, other) | _grouped(comparison.left_out)
-    depth = min(FREQUENCY_DEPTH, _kept_depth(a), _kept_depth(b))
+    depth = min(kept_depth(a), kept_depth(b))
     try:
-        frequency = _by_frequency(a, b, depth)
+        frequency = frequency_differences(b, a, depth)
     except ArtifactError as error:
         frequency, left_out["recall by label frequency"] = (), str(error)
     shown = max((k for k in ks if k <= DEPTH), default=ks[0])
@@ -138,32 +123,6 @@ def contrast(reference: Run, other: Run) -> Contrast:
         () if unknown else _settings(reference.settings, other.settings),
         left_out,
     )
-
-
-def _by_frequency(a: Evaluation, b: Evaluation, depth: int) -> tuple[FrequencyDifference, ...]:
-    """Recall by frequency; the groups are the same in both, whatever rows their labels have.
-
-    Raises:
-        ArtifactError: An evaluation does not say how often labels were seen, or the labels were
-            seen with other frequencies.
-    """
-    if a.metrics["propensity"]["label_counts"] != b.metrics["propensity"]["label_counts"]:
-        raise ArtifactError("the labels' frequencies differ, because the training splits do")
-    groups = FrequencyGroups.of(a), FrequencyGroups.of(b)
-    differences = paired_bootstrap(
-        groups[1].recall(b, CANDIDATE, depth),
-        groups[0].recall(a, CANDIDATE, depth),
-        resamples=RESAMPLES,
-        alpha=ALPHA,
-        seed=0,
-    )
-    return tuple(map(FrequencyDifference, groups[0].groups, differences))
-
-
-def _kept_depth(evaluation: Evaluation) -> int:
-    """How many predictions of each document an evaluation keeps at most."""
-    kept: int = evaluation.predictions(CANDIDATE).labels.shape[1]
-    return min(evaluation.ks[-1], kept)
 
 
 def _common_depths(reference: Run, other: Run) -> tuple[int, ...]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import resource
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import numpy as np
 from xcflow.catalogue.dataset import Dataset
 from xcflow.config import EvaluationConfig
 from xcflow.evaluation.calibration import calibration_facts
+from xcflow.evaluation.confusion import confusion_facts
 from xcflow.evaluation.protocol import measure_models, measured_rows
 from xcflow.evaluation.rankers import BundleRanker, Ranker, VoicedPredictor
 from xcflow.evaluation.result import (
@@ -25,6 +24,8 @@ from xcflow.evaluation.result import (
     TRUTH,
     read_predictions,
 )
+from xcflow.evaluation.shared import measure_shared
+from xcflow.phases import peak_memory_mb, phase
 from xcflow.ragged import Ragged
 
 SCHEMA_VERSION = 1
@@ -56,25 +57,26 @@ def evaluate(
     start = time.monotonic()
     rows = measured_rows(dataset, config.block_documents)
     bundles = {CANDIDATE: candidate} | ({CHAMPION: champion} if champion else {})
-    measured = measure_models(dataset, rows, [*bundles.values(), *baselines], config, folder)
+    with phase("test documents"):
+        measured = measure_models(dataset, rows, [*bundles.values(), *baselines], config, folder)
+    with phase("shared labels"):
+        shared = measure_shared(dataset, rows, bundles, config, folder)
     seconds = time.monotonic() - start
     metrics = {
         "schema_version": SCHEMA_VERSION,
         "candidate": candidate.facts(),
         "champion": champion.facts() if champion else None,
         **measured,
+        "shared": shared,
         "calibration": {
             name: _calibration(folder, name, ranker.predictor) for name, ranker in bundles.items()
         },
+        "confusion": confusion_facts(folder, list(measured["models"]), candidate.nearest_labels),
     }
     texts = dataset.test.texts.take(rows[: config.latency_texts])
-    timings = {
-        "seconds": seconds,
-        "peak_memory_mb": peak_memory_mb(),
-        "latency_ms": {
-            name: latency(ranker.predictor, texts) for name, ranker in bundles.items() if texts
-        },
-    }
+    with phase("latency"):
+        answers = latencies({m: ranker.predictor for m, ranker in bundles.items()}, texts)
+    timings = {"seconds": seconds, "peak_memory_mb": peak_memory_mb(), "latency_ms": answers}
     for name, tree in ((METRICS, metrics), (TIMINGS, timings)):
         text = json.dumps(tree, indent=2, ensure_ascii=False)
         (folder / name).write_text(text + "\n", encoding="utf-8")
@@ -86,20 +88,26 @@ def _calibration(folder: Path, model: str, predictor: VoicedPredictor) -> dict[s
     return calibration_facts(top, predictor.probabilities(top.scores), Ragged.load(folder / TRUTH))
 
 
-def latency(predictor: VoicedPredictor, texts: Sequence[str]) -> dict[str, float]:
-    """Milliseconds that a predictor takes for the ten best labels of a single text."""
+def latencies(
+    predictors: Mapping[str, VoicedPredictor], texts: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Milliseconds that each predictor takes for the ten best labels of a single text.
+
+    They answer each text one after the other, so that what else the machine does meets all alike.
+    Without a text nothing is measured.
+    """
     for text in texts[:WARM_UP_TEXTS]:
-        predictor.top_k([text], LATENCY_K)
-    times = []
+        for predictor in predictors.values():
+            predictor.top_k([text], LATENCY_K)
+    times: dict[str, list[float]] = {name: [] for name in predictors}
     for text in texts:
-        start = time.perf_counter()
-        predictor.top_k([text], LATENCY_K)
-        times.append(1000.0 * (time.perf_counter() - start))
+        for name, predictor in predictors.items():
+            start = time.perf_counter()
+            predictor.top_k([text], LATENCY_K)
+            times[name].append(1000.0 * (time.perf_counter() - start))
+    return {name: _percentiles(taken) for name, taken in times.items() if taken}
+
+
+def _percentiles(times: Sequence[float]) -> dict[str, float]:
     p50, p99 = np.percentile(times, (50, 99)).tolist()
     return {"p50": p50, "p99": p99, "mean": float(np.mean(times)), "texts": len(times)}
-
-
-def peak_memory_mb() -> float:
-    """The largest resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

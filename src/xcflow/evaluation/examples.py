@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,11 @@ class Example:
     truth: tuple[Answer, ...]
     a: tuple[Answer, ...]
     b: tuple[Answer, ...]
+
+    @property
+    def pairs(self) -> list[tuple[Answer | None, Answer | None]]:
+        """The labels of both, rank by rank."""
+        return list(zip_longest(self.a, self.b))
 
     @property
     def right(self) -> tuple[int, int]:

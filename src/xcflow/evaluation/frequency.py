@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xcflow.errors import ArtifactError
+from xcflow.evaluation.bootstrap import Difference, paired_bootstrap
+from xcflow.evaluation.comparison import ALPHA, RESAMPLES
 from xcflow.evaluation.metrics import contains
 from xcflow.evaluation.ratios import Ratio
-from xcflow.evaluation.result import Evaluation
+from xcflow.evaluation.result import CANDIDATE, Evaluation
 from xcflow.evaluation.slices import frequency_parts
 
 GROUPS = 10
+DEPTH = 10
 NO_GROUP = -1
 _BLOCK_DOCUMENTS = 10_000
 
@@ -109,3 +113,53 @@ class FrequencyGroups:
         cells = (rows * len(self.groups) + group)[group != NO_GROUP]
         counted = np.bincount(cells, minlength=documents * len(self.groups))
         return counted.reshape(documents, len(self.groups)).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class FrequencyDifference:
+    """How two models differ on labels that were seen about equally often in training.
+
+    Attributes:
+        group: The labels.
+        recall: The share of their true pairs that was found.
+    """
+
+    group: FrequencyGroup
+    recall: Difference
+
+
+def frequency_differences(
+    a: Evaluation, b: Evaluation, depth: int, *, a_model: str = CANDIDATE, b_model: str = CANDIDATE
+) -> tuple[FrequencyDifference, ...]:
+    """Recall by frequency, ``a - b``, the most frequent labels first.
+
+    The groups are the same in both evaluations, whatever rows their labels have.
+
+    Args:
+        a: Where the one model was measured.
+        b: Where the other was, on the same test split; it may be the same evaluation.
+        depth: Predictions of each document that count.
+        a_model: The one model.
+        b_model: The other.
+
+    Raises:
+        ArtifactError: An evaluation does not say how often labels were seen, or the labels were
+            seen with other frequencies.
+    """
+    if a.metrics["propensity"]["label_counts"] != b.metrics["propensity"]["label_counts"]:
+        raise ArtifactError("the labels' frequencies differ, because the training splits do")
+    groups = FrequencyGroups.of(a), FrequencyGroups.of(b)
+    differences = paired_bootstrap(
+        groups[0].recall(a, a_model, depth),
+        groups[1].recall(b, b_model, depth),
+        resamples=RESAMPLES,
+        alpha=ALPHA,
+        seed=0,
+    )
+    return tuple(map(FrequencyDifference, groups[0].groups, differences))
+
+
+def kept_depth(evaluation: Evaluation) -> int:
+    """How many predictions recall by frequency looks at: ten, or as many as are kept."""
+    kept: int = evaluation.predictions(CANDIDATE).labels.shape[1]
+    return min(DEPTH, evaluation.ks[-1], kept)

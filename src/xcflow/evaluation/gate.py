@@ -2,130 +2,60 @@
 
 The candidate meets each opponent that was measured beside it on the same documents: the baselines,
 and the champion where there is one. Against each, the primary metric must rise and no secondary
-metric may fall by more than a margin. Every such question is answered by the bounds of a paired
-bootstrap and can end in *yes*, *no* or *cannot tell*:
+metric may fall by more than a margin; against the champion no slice of the labels may fall by more
+than a margin of its own. Each such question is answered by the bounds of a paired bootstrap, each
+budget by a number, and every answer is *yes*, *no* or *cannot tell*:
 
 - all answers are yes: PROMOTE;
 - one is no: REJECT;
 - otherwise: HOLD.
 
 The rate at which a candidate no better than the champion is promoted is at most ``alpha``, because
-all questions must be answered with yes and the primary one errs that often.
+all questions must be answered with yes and the primary one errs that often. It needs no correction
+for the number of questions: more of them can only lower it (an intersection-union test, Berger
+1982).
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal, Self
+from collections.abc import Iterator
+from statistics import NormalDist
+from typing import NamedTuple
 
-from xcflow.artifact import read_manifest
 from xcflow.config import GateConfig
-from xcflow.errors import ArtifactError
-from xcflow.evaluation.bootstrap import Difference
-from xcflow.evaluation.comparison import compare
+from xcflow.evaluation.bootstrap import Difference, paired_bootstrap
+from xcflow.evaluation.conditions import budget_checks, data_findings, trust_checks
+from xcflow.evaluation.ratios import Ratio
 from xcflow.evaluation.result import BASELINES, CANDIDATE, CHAMPION, Evaluation
+from xcflow.evaluation.verdict import Check, Judgement, Outcome, Verdict
 from xcflow.report.page import signed_points
-
-Verdict = Literal["PROMOTE", "HOLD", "REJECT"]
-Outcome = Literal["yes", "no", "cannot tell"]
-
-KIND = "verdict"
-VERDICT = "verdict.json"
 
 OPPONENTS = {
     CHAMPION: "the champion",
     "baseline_tfidf": "matching label texts by words",
     "baseline_untrained": "the untrained encoder",
 }
+# How likely the rise is to be found that a verdict names as one that would have been.
+POWER = 0.8
 
 
-@dataclass(frozen=True)
-class Check:
-    """One question that the gate asks, and its answer.
-
-    Attributes:
-        question: What is asked: ``rises``, ``does not fall``, ``can be measured``,
-            ``enough documents``, ``is new`` or ``may be promoted``.
-        outcome: The answer.
-        words: The answer as a sentence.
-        metric: The metric asked about, empty where there is none.
-        against: The opponent, empty where there is none.
-        threshold: What the difference's bound is held against.
-        difference: The difference to the opponent.
-    """
-
-    question: str
-    outcome: Outcome
-    words: str
-    metric: str = ""
-    against: str = ""
-    threshold: float = 0.0
-    difference: Difference | None = None
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What the gate says of a candidate.
+class _Question(NamedTuple):
+    """What is asked of a difference to an opponent.
 
     Attributes:
-        verdict: PROMOTE, HOLD or REJECT.
-        reasons: Why, in words: the answers that decided.
-        checks: All questions and answers.
-        candidate: Digest of the candidate's bundle.
-        champion: Digest of the champion's bundle it was compared with, empty where there is none.
-        evaluation: Digest of the evaluation.
-        test_split: Identity of the test split.
-        documents: Number of test documents.
-        thresholds: The thresholds in force.
+        asked: ``rises``, ``does not fall``, or ``does not fall in a slice``.
+        metric: The metric.
+        opponent: The opponent.
+        a: The metric of the candidate.
+        b: The metric of the opponent.
     """
 
-    verdict: Verdict
-    reasons: tuple[str, ...]
-    checks: tuple[Check, ...]
-    candidate: str
-    champion: str
-    evaluation: str
-    test_split: str
-    documents: int
-    thresholds: GateConfig
-
-    def to_json(self) -> str:
-        """Indented JSON."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
-
-    @classmethod
-    def from_dict(cls, tree: Mapping[str, Any]) -> Self:
-        """The inverse of ``to_json`` once parsed."""
-        values = dict(tree)
-        values["reasons"] = tuple(values["reasons"])
-        values["checks"] = tuple(_check_from_dict(check) for check in values["checks"])
-        thresholds = dict(values["thresholds"])
-        thresholds["secondary"] = tuple(thresholds["secondary"])
-        values["thresholds"] = GateConfig(**thresholds)
-        return cls(**values)
-
-    @classmethod
-    def open(cls, folder: Path) -> Self:
-        """Read what the step ``gate_model`` wrote.
-
-        Raises:
-            ArtifactError: The folder holds none.
-        """
-        read_manifest(folder, KIND)
-        path = Path(folder) / VERDICT
-        try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ArtifactError(f"{path}: cannot be read: {error}") from error
-
-
-def _check_from_dict(tree: Mapping[str, Any]) -> Check:
-    difference = tree["difference"] and Difference(**tree["difference"])
-    return Check(**{**tree, "difference": difference})
+    asked: str
+    metric: str
+    opponent: str
+    a: Ratio
+    b: Ratio
 
 
 def decide(evaluation: Evaluation, gate: GateConfig) -> Judgement:
@@ -144,22 +74,25 @@ def decide(evaluation: Evaluation, gate: GateConfig) -> Judgement:
         verdict = "REJECT"
     elif any(check.outcome == "cannot tell" for check in checks):
         verdict = "HOLD"
-    champion = evaluation.metrics["champion"]
+    metrics = evaluation.metrics
     return Judgement(
         verdict=verdict,
         reasons=tuple(_reasons(verdict, checks, gate)),
+        notes=tuple(_notes(evaluation, checks, gate)),
         checks=checks,
-        candidate=evaluation.metrics["candidate"]["bundle"],
-        champion=champion["bundle"] if champion else "",
+        candidate=metrics["candidate"]["bundle"],
+        champion=metrics["champion"]["bundle"] if metrics["champion"] else "",
         evaluation=evaluation.digest,
-        test_split=evaluation.metrics["test_split"],
+        dataset=metrics["dataset"],
+        catalogue=metrics["catalogue"],
+        test_split=metrics["test_split"],
         documents=evaluation.documents,
         thresholds=gate,
     )
 
 
 def _reasons(verdict: Verdict, checks: tuple[Check, ...], gate: GateConfig) -> Iterator[str]:
-    """The answers that decided; where all are yes, those about secondary metrics in one line."""
+    """The answers that decided; where all are yes, those about falls and budgets in one line."""
     if verdict != "PROMOTE":
         deciding = "no" if verdict == "REJECT" else "cannot tell"
         yield from (check.words for check in checks if check.outcome == deciding)
@@ -168,6 +101,47 @@ def _reasons(verdict: Verdict, checks: tuple[Check, ...], gate: GateConfig) -> I
     if gate.secondary:
         margin = f"{100.0 * gate.margin:g} points"
         yield f"Against none of them a fall beyond {margin}: {', '.join(gate.secondary)}."
+    slices = [c.metric for c in checks if c.question == "does not fall in a slice"]
+    if slices:
+        margin = f"{100.0 * gate.slice_margin:g} points"
+        yield f"In no slice a fall beyond {margin} against the champion: {', '.join(slices)}."
+
+
+def _notes(evaluation: Evaluation, checks: tuple[Check, ...], gate: GateConfig) -> Iterator[str]:
+    for check in checks:
+        if check.question == "rises" and check.against == CHAMPION and check.difference:
+            yield (
+                f"With these test documents a real rise of {check.metric} by "
+                f"{100.0 * _detectable(check.difference, gate):.1f} points over the champion is "
+                f"seen {POWER:.0%} of the time."
+            )
+    shared = evaluation.metrics["shared"]
+    if shared:
+        yield (
+            f"Candidate and champion know different labels. They are compared on the "
+            f"{shared['labels']:,} that both know, in {shared['counts']['documents']:,} documents."
+        )
+        for model, facts in shared["alone"].items():
+            name = "the candidate" if model == CANDIDATE else "the champion"
+            labels = facts["labels"]
+            words = f"{labels:,} label{' is' if labels == 1 else 's are'} known to {name} alone"
+            if facts["test_pairs"]:
+                share = facts["found"] / facts["test_pairs"]
+                words += (
+                    f"; of their {facts['test_pairs']:,} test pairs it finds {share:.1%} among its "
+                    f"first {facts['depth']}"
+                )
+            yield f"{words}."
+    for sentence in data_findings(evaluation, worse_than="noted"):
+        yield f"The data report warns: {sentence}."
+
+
+def _detectable(difference: Difference, gate: GateConfig) -> float:
+    """The rise that the question finds with a probability of ``POWER``, by a normal bound."""
+    normal = NormalDist()
+    z = normal.inv_cdf(1.0 - gate.alpha)
+    error = (difference.high - difference.low) / (2.0 * z)
+    return gate.lift + (z + normal.inv_cdf(POWER)) * error
 
 
 def _checks(evaluation: Evaluation, gate: GateConfig) -> Iterator[Check]:
@@ -175,70 +149,89 @@ def _checks(evaluation: Evaluation, gate: GateConfig) -> Iterator[Check]:
     if champion and champion["bundle"] == evaluation.metrics["candidate"]["bundle"]:
         yield Check("is new", "cannot tell", "The candidate is the champion already.")
         return
-    if not gate.promote:
-        words = "It was trained for an experiment: gate.promote is off."
-        yield Check("may be promoted", "cannot tell", words)
-    if evaluation.documents < gate.minimum_documents:
-        words = (
-            f"There are {evaluation.documents:,} test documents; with fewer than "
-            f"{gate.minimum_documents:,} no difference can be told."
-        )
-        yield Check("enough documents", "cannot tell", words)
-    for opponent in (*([CHAMPION] if champion else []), *BASELINES):
-        yield from _checks_against(evaluation, opponent, gate)
-
-
-def _checks_against(evaluation: Evaluation, opponent: str, gate: GateConfig) -> Iterator[Check]:
-    metrics = list(dict.fromkeys((gate.primary, *gate.secondary)))
-    found = compare(
-        evaluation,
-        evaluation,
-        a=CANDIDATE,
-        b=opponent,
-        metrics=metrics,
+    yield from trust_checks(evaluation, gate)
+    questions = list(_questions(evaluation, gate))
+    differences = paired_bootstrap(
+        [question.a for question in questions],
+        [question.b for question in questions],
         resamples=gate.resamples,
         alpha=gate.alpha,
-    ).differences
-    for metric in metrics:
-        difference = found[metric]
-        if math.isnan(difference.difference):
-            words = f"{metric} has nothing to measure: no test document has a label of this slice."
-            yield Check("can be measured", "cannot tell", words, metric, opponent)
-        elif metric == gate.primary:
-            yield _rises(metric, difference, opponent, gate)
-        else:
-            yield _does_not_fall(metric, difference, opponent, gate)
+        seed=0,
+    )
+    for question, difference in zip(questions, differences, strict=True):
+        yield _answered(question, difference, gate)
+    yield from budget_checks(evaluation, gate)
 
 
-def _rises(metric: str, difference: Difference, opponent: str, gate: GateConfig) -> Check:
+def _questions(evaluation: Evaluation, gate: GateConfig) -> Iterator[_Question]:
+    opponents = (*([CHAMPION] if evaluation.metrics["champion"] else []), *BASELINES)
+    for opponent in opponents:
+        # Baselines know every label.
+        common = evaluation.shared() if opponent == CHAMPION else evaluation
+        asked = {gate.primary: "rises"}
+        for metric in gate.secondary:
+            asked.setdefault(metric, "does not fall")
+        pairs = list(asked.items())
+        if opponent == CHAMPION and gate.slice_metric:
+            slices = common.metrics["slices"][CANDIDATE]
+            pairs += [(f"{gate.slice_metric}/{s}", "does not fall in a slice") for s in slices]
+        for metric, question in pairs:
+            a, b = (common.ratio(model, metric) for model in (CANDIDATE, opponent))
+            yield _Question(question, metric, opponent, a, b)
+
+
+def _answered(question: _Question, difference: Difference, gate: GateConfig) -> Check:
+    metric, opponent = question.metric, question.opponent
+    if math.isnan(difference.difference):
+        words = f"{metric} has nothing to measure: no test document has a label of this slice."
+        return Check("can be measured", "cannot tell", words, metric, opponent)
+    if question.asked == "rises":
+        threshold = gate.lift if opponent == CHAMPION else gate.floor_lift
+        outcome, words = _rises(difference, opponent, threshold)
+    elif question.asked == "does not fall":
+        threshold = -gate.margin
+        outcome, words = _does_not_fall(difference, gate.margin)
+    else:
+        threshold = -gate.slice_margin
+        documents = int(question.a.denominator.sum())
+        outcome, words = _slice_does_not_fall(difference, documents, gate)
+    sentence = _sentence(metric, difference, opponent, words, gate)
+    return Check(question.asked, outcome, sentence, metric, opponent, threshold, difference)
+
+
+def _rises(difference: Difference, opponent: str, lift: float) -> tuple[Outcome, str]:
     if opponent == CHAMPION:
         # Equal models must not replace one another; a rise that is only too small is no harm.
-        lift = gate.lift
         outcome = _answer(difference.low > lift, difference.high < 0.0)
     else:
         # Where every model is right there is no room above a baseline.
-        lift = gate.floor_lift
         outcome = _answer(difference.low >= lift, difference.high < lift)
     enough = f"more than {100.0 * lift:.1f}" if lift else "enough"
-    words = {
+    return outcome, {
         "yes": "a significant rise" if difference.low > 0 else "no fall",
         "no": "a significant fall" if difference.high < 0 else f"significantly not {enough}",
         "cannot tell": "too close to call" if not lift else f"not certainly {enough}",
     }[outcome]
-    sentence = _sentence(metric, difference, opponent, words, gate)
-    return Check("rises", outcome, sentence, metric, opponent, lift, difference)
 
 
-def _does_not_fall(metric: str, difference: Difference, opponent: str, gate: GateConfig) -> Check:
-    outcome = _answer(difference.low >= -gate.margin, difference.high < -gate.margin)
-    margin = f"the margin of {100.0 * gate.margin:.1f}"
-    words = {
-        "yes": "no fall" if difference.difference >= 0 else f"within {margin}",
-        "no": f"a fall beyond {margin}",
-        "cannot tell": f"perhaps a fall beyond {margin}",
+def _does_not_fall(difference: Difference, margin: float) -> tuple[Outcome, str]:
+    outcome = _answer(difference.low >= -margin, difference.high < -margin)
+    name = f"the margin of {100.0 * margin:.1f}"
+    return outcome, {
+        "yes": "no fall" if difference.difference >= 0 else f"within {name}",
+        "no": f"a fall beyond {name}",
+        "cannot tell": f"perhaps a fall beyond {name}",
     }[outcome]
-    sentence = _sentence(metric, difference, opponent, words, gate)
-    return Check("does not fall", outcome, sentence, metric, opponent, -gate.margin, difference)
+
+
+def _slice_does_not_fall(
+    difference: Difference, documents: int, gate: GateConfig
+) -> tuple[Outcome, str]:
+    """A slice of few documents would hold every candidate, so it only speaks when it is sure."""
+    outcome, words = _does_not_fall(difference, gate.slice_margin)
+    if outcome == "cannot tell" and documents < gate.slice_documents:
+        return "yes", f"no certain fall, in {documents:,} documents only"
+    return outcome, words
 
 
 def _answer(yes: bool, no: bool) -> Outcome:

@@ -37,6 +37,7 @@ from xcflow.evaluation.result import (
     read_truth,
 )
 from xcflow.evaluation.slices import SLICES, slice_facts
+from xcflow.phases import phase
 from xcflow.progress import progress
 from xcflow.ragged import Ragged
 
@@ -114,18 +115,12 @@ def measure_models(
     (folder / "labels").mkdir()
     np.save(folder / LABEL_COUNTS, counts)
     names = _measure_blocks(dataset, rows, rankers, measure, config, folder)
-    truth = read_truth(folder)
-    rankings = {name: read_ranking(folder, name) for name in names}
-    present = slices_present(truth)
+    sizes = read_truth(folder).sizes
     return {
         "ks": list(config.ks),
-        "models": {name: summarise(truth, rankings[name], config.ks) for name in names},
-        "slices": {
-            name: {part: summarise(truth, rankings[name], config.ks, part) for part in present}
-            for name in names
-        },
-        "label_slices": _label_slices(counts, measure, truth.sizes),
-        "counts": _counts(dataset, rows, counts, truth.sizes),
+        **figures_of(folder, names, config.ks),
+        "label_slices": _label_slices(counts, measure, sizes),
+        "counts": _counts(dataset, rows, counts, sizes),
         "propensity": {
             "a": config.propensity_a,
             "b": config.propensity_b,
@@ -133,8 +128,32 @@ def measure_models(
             "label_counts": label_counts_digest(dataset),
         },
         "dataset": dataset.manifest.digest,
+        "catalogue": dataset.manifest.meta.get("catalogue_digest", ""),
+        "data_report": {
+            "status": dataset.manifest.meta.get("status", ""),
+            "findings": dataset.manifest.meta.get("findings", []),
+        },
         "test_split": split_digest(dataset),
     }
+
+
+def figures_of(folder: Path, names: Sequence[str], ks: tuple[int, ...]) -> dict[str, Any]:
+    """All metrics of models whose results stand in a folder, whole and by slice."""
+    truth = read_truth(folder)
+    rankings = {name: read_ranking(folder, name) for name in names}
+    present = slices_present(truth)
+    return {
+        "models": {name: summarise(truth, rankings[name], ks) for name in names if present},
+        "slices": {
+            name: {part: summarise(truth, rankings[name], ks, part) for part in present}
+            for name in names
+        },
+    }
+
+
+def width_asked(dataset: Dataset, measure: Measure) -> int:
+    """How many labels of a document a model is asked for, so that enough outlive the filter."""
+    return measure.depth + int(dataset.test_filter.lengths.max(initial=0))
 
 
 def _measure_blocks(
@@ -149,7 +168,7 @@ def _measure_blocks(
     (folder / "per_document").mkdir()
     dataset.labels.ids.save(folder / LABEL_IDS)
     dataset.labels.texts.save(folder / LABEL_TEXTS)
-    k = measure.depth + int(dataset.test_filter.lengths.max(initial=0))
+    k = width_asked(dataset, measure)
     names: list[str] = []
     writer = DocumentWriter(folder, len(rows), config.kept_predictions)
     with (
@@ -165,11 +184,13 @@ def _measure_blocks(
             writer.add_truth(block.start, measure.truth(block.truth))
             names = []
             for ranker in rankers:
-                for name, top in ranker(block.queries, k).items():
-                    best = drop_filtered(top, block.filtered, measure.size, measure.depth)
-                    part = measure.ranking(best.labels, block.truth)
-                    writer.add_ranking(name, block.start, part, best)
-                    names.append(name)
+                answers = ranker(block.queries, k)
+                with phase("metrics"):
+                    for name, top in answers.items():
+                        best = drop_filtered(top, block.filtered, measure.size, measure.depth)
+                        part = measure.ranking(best.labels, block.truth)
+                        writer.add_ranking(name, block.start, part, best)
+                        names.append(name)
             advance(len(block.rows))
     writer.close()
     return names

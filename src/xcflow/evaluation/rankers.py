@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcflow.catalogue.string_table import StringTable
+from xcflow.phases import phase
 from xcflow.ragged import Ragged
 from xcflow.topk import NO_LABEL, TopK
 
@@ -46,6 +47,9 @@ class VoicedPredictor(Protocol):
     def probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """What scores of its main voice mean as probabilities."""
 
+    def nearest_labels(self, labels: NDArray[np.integer[Any]], k: int) -> NDArray[np.int32]:
+        """[N, k] the other labels that are most like N label rows."""
+
 
 class BundleRanker:
     """A bundle, whose labels may differ from the data set's in number and order.
@@ -58,6 +62,11 @@ class BundleRanker:
         digest: The identity of the bundle.
         label_ids: Ids of the data set's labels.
         names: Voice of the bundle -> name of the model in the evaluation; others stay silent.
+        facts: What else is known of the bundle, as JSON values.
+
+    Attributes:
+        predictor: The loaded bundle.
+        knows: [L] which of the data set's labels it can predict.
     """
 
     def __init__(
@@ -66,13 +75,16 @@ class BundleRanker:
         digest: str,
         label_ids: StringTable,
         names: Mapping[str, str],
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.predictor = predictor
         self._digest = digest
+        self._facts = dict(facts or {})
         self._names = dict(names)
         self._rows = label_ids.find(predictor.label_ids.to_list()).astype(np.int32)
         self._unknown = int((self._rows < 0).sum())
-        self._missing = len(label_ids) - (len(self._rows) - self._unknown)
+        self.knows = np.zeros(len(label_ids), np.bool_)
+        self.knows[self._rows[self._rows >= 0]] = True
 
     def facts(self) -> dict[str, Any]:
         """Which bundle it is, and how its labels and the data set's differ.
@@ -82,14 +94,39 @@ class BundleRanker:
         return {
             "bundle": self._digest,
             "unknown_labels": self._unknown,
-            "missing_labels": self._missing,
+            "missing_labels": int((~self.knows).sum()),
+            **self._facts,
         }
 
     def __call__(self, queries: Queries, k: int) -> Mapping[str, TopK]:
         """The ``k`` best labels by each voice."""
-        voices = self.predictor.top_k_voices(queries.texts, k + min(self._unknown, k))
-        return {name: self._mapped(voices[voice], k) for voice, name in self._names.items()}
+        with phase("bundles"):
+            voices = self.predictor.top_k_voices(queries.texts, k + min(self._unknown, k))
+        return {
+            name: self._mapped(voices[voice], k, self.knows) for voice, name in self._names.items()
+        }
 
-    def _mapped(self, top: TopK, k: int) -> TopK:
+    def among(self, queries: Queries, k: int, labels: NDArray[np.bool_]) -> TopK:
+        """The ``k`` best labels by its main voice among those of the data set marked in [L]."""
+        others = len(self._rows) - int((self.knows & labels).sum())
+        return self._mapped(self.predictor.top_k(queries.texts, k + min(others, k)), k, labels)
+
+    def nearest_labels(self, labels: NDArray[np.integer[Any]], k: int) -> NDArray[np.int32]:
+        """[N, k] the labels that are most like N others, all as rows of the data set.
+
+        ``NO_LABEL`` stands for one that the data set lacks, and fills the rows of labels that the
+        bundle lacks.
+        """
+        own = np.full(len(self.knows), NO_LABEL, np.int64)
+        known = np.flatnonzero(self._rows != NO_LABEL)
+        own[self._rows[known]] = known
+        asked = own[labels] != NO_LABEL
+        found = np.full((len(labels), k), NO_LABEL, np.int32)
+        nearest = self.predictor.nearest_labels(own[labels[asked]], k)
+        found[asked] = np.where(nearest == NO_LABEL, NO_LABEL, self._rows[nearest])
+        return found
+
+    def _mapped(self, top: TopK, k: int, wanted: NDArray[np.bool_]) -> TopK:
         labels = np.where(top.labels == NO_LABEL, NO_LABEL, self._rows[top.labels])
-        return TopK(labels, top.scores).keep(labels != NO_LABEL, k)
+        kept = (labels != NO_LABEL) & wanted[labels]
+        return TopK(labels, top.scores).keep(kept, k)

@@ -70,18 +70,19 @@ def ratio(truth: TruthPart, ranking: RankingPart, name: MetricName, ks: tuple[in
 
     A slice's P@k counts only hits on its labels, and its PSP@k only their weights over the best
     possible sum of all labels, so the slices' values add up to the whole. A slice's R@k is the
-    share of its own true labels that were found, over the documents that have one.
+    share of its own true labels that were found, over the documents that have one. A document
+    without any true label counts for nothing.
     """
     column = ks.index(name.k)
-    ones = np.ones(len(truth.sizes))
+    counted = (truth.sizes.sum(axis=1) > 0).astype(np.float64)
     if name.kind == "nDCG":
-        return Ratio(ranking.ndcg[:, column].astype(np.float64), ones)
+        return Ratio(ranking.ndcg[:, column].astype(np.float64), counted)
     if name.kind == "PSP":
         best = truth.psp_best[:, column].astype(np.float64)
         return Ratio(_over_slices(ranking.psp[:, :, column], name.slice), best)
     hits = _over_slices(ranking.hits[:, :, column], name.slice)
     if name.kind == "P":
-        return Ratio(hits / name.k, ones)
+        return Ratio(hits / name.k, counted)
     sizes = _over_slices(truth.sizes, name.slice)
     return Ratio(hits / np.maximum(sizes, 1.0), (sizes > 0).astype(np.float64))
 

@@ -2,43 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
-from xcflow.evaluation.examples import Answers, side_by_side
-from xcflow.evaluation.gate import OPPONENTS, Judgement
+from xcflow.evaluation.comparison import compare
+from xcflow.evaluation.difference_lines import Line, frequency_lines, lines_of
+from xcflow.evaluation.evaluation_charts import (
+    Histories,
+    depth_chart,
+    gain_charts,
+    reliability_charts,
+    slice_charts,
+    training_charts,
+)
+from xcflow.evaluation.examples import Answers, Flips, side_by_side
+from xcflow.evaluation.frequency import frequency_differences, kept_depth
+from xcflow.evaluation.gate import OPPONENTS
+from xcflow.evaluation.model_names import in_order, reader_name, style_of
 from xcflow.evaluation.ratios import MetricName
-from xcflow.evaluation.result import BASELINES, CANDIDATE, CHAMPION, Evaluation
-from xcflow.report.charts import Series, bar_chart, interval, line_chart
+from xcflow.evaluation.result import (
+    BASELINES,
+    CANDIDATE,
+    CHAMPION,
+    ENCODER,
+    WITHOUT_AUXILIARY,
+    Evaluation,
+)
+from xcflow.evaluation.verdict import Judgement
+from xcflow.report.charts import interval
 from xcflow.report.page import render
 
-# Name of a model -> what a reader calls it, and its style on the page.
-MODELS = {
-    CANDIDATE: ("This model, fused", "s1"),
-    CHAMPION: ("Champion", "s2"),
-    "encoder": ("Encoder alone", "s3"),
-    "classifier": ("Classifiers alone", "s4"),
-    "neighbours": ("Neighbours alone", "s5"),
-    "baseline_tfidf": ("Label text by words (TF-IDF)", "s6"),
-    "baseline_untrained": ("Untrained encoder", "s7"),
-}
 CHARTS = {
     "P": "Precision: share of the first k that is right",
     "PSP": "Propensity-scored precision: rare labels weigh more",
     "R": "Recall: share of the true labels among the first k",
     "nDCG": "nDCG: right labels early in the list",
 }
-EXAMPLES = (("better", 6), ("worse", 6), ("as good", 3))
 EXAMPLE_DEPTH = 5
-
-# Name of a trained module -> name of a curve -> points (step, value).
-Histories = Mapping[str, Mapping[str, Sequence[Sequence[float]]]]
-TRAINED = {"encoder": "Module I, encoder", "classifier": "Module II, classifiers"}
+EXAMPLES = 20  # on which the model is better, and as many on which it is worse
+MOST_CHANGED = 5
 
 
 @dataclass(frozen=True)
@@ -70,9 +75,10 @@ def evaluation_page(
         histories: Curves of the training stages, where they are at hand.
         judgement: The gate's verdict, where it is known.
     """
-    models = [name for name in MODELS if name in evaluation.models]
-    models += [name for name in evaluation.models if name not in MODELS]
+    models = in_order(evaluation.models)
     main, everything = main_metrics(evaluation.ks), evaluation.metric_names()
+    opponents = opponents_of(evaluation)
+    auxiliary = WITHOUT_AUXILIARY in evaluation.models
     return render(
         "xcflow.evaluation",
         "evaluation.html.j2",
@@ -84,15 +90,18 @@ def evaluation_page(
         rows=_rows(evaluation, models, main),
         all_columns=everything,
         all_rows=_rows(evaluation, models, everything),
-        charts=[(CHARTS[kind], _depth_chart(evaluation, models, kind)) for kind in CHARTS],
-        slice_charts=_slice_charts(evaluation, models),
-        legend=[(_name(model), _style(model)) for model in models],
-        names={model: _name(model) for model in models},
-        curves=_curves(histories or {}),
-        calibration=evaluation.metrics["calibration"],
-        reliability=_reliability_chart(evaluation),
-        examples=_examples(evaluation),
-        opponent=_name(_opponent(evaluation)),
+        opponents=opponents,
+        against=[_against(evaluation, CANDIDATE, name, main) for name in opponents[:1]],
+        charts=[(CHARTS[kind], depth_chart(evaluation, models, kind)) for kind in CHARTS],
+        slice_charts=slice_charts(evaluation, models),
+        gains=_gains(evaluation, CANDIDATE, opponents),
+        auxiliary=_against(evaluation, ENCODER, WITHOUT_AUXILIARY, main) if auxiliary else [],
+        auxiliary_gains=_gains(evaluation, ENCODER, [WITHOUT_AUXILIARY] if auxiliary else []),
+        legend=[(reader_name(model), style_of(model)) for model in models],
+        names={model: reader_name(model) for model in models},
+        curves=training_charts(histories or {}),
+        reliability=reliability_charts(evaluation),
+        disagreements=[_disagreements(evaluation, name) for name in opponents[:1]],
     )
 
 
@@ -114,18 +123,17 @@ def gate_page(judgement: Judgement) -> str:
     )
 
 
-def _name(model: str) -> str:
-    return MODELS.get(model, (model, ""))[0]
+def opponents_of(evaluation: Evaluation) -> list[str]:
+    """What the candidate is set against: the champion, then the better baseline, then the other.
 
-
-def _style(model: str) -> str:
-    return MODELS.get(model, ("", "s7"))[1]
-
-
-def _opponent(evaluation: Evaluation) -> str:
-    """What examples and cards set the candidate against."""
-    known = [name for name in (CHAMPION, *BASELINES) if name in evaluation.models]
-    return known[0] if known else CANDIDATE
+    Where there is none of them, the encoder alone, as far as it was measured.
+    """
+    first = f"P@{evaluation.ks[0]}"
+    figures = evaluation.metrics["models"]
+    baselines = [name for name in BASELINES if name in figures]
+    baselines.sort(key=lambda name: -figures[name][first])
+    known = [*([CHAMPION] if CHAMPION in figures else []), *baselines]
+    return known or [name for name in (ENCODER,) if name in figures]
 
 
 def main_metrics(ks: Sequence[int]) -> list[str]:
@@ -141,7 +149,7 @@ def _rows(evaluation: Evaluation, models: Sequence[str], columns: Sequence[str])
     table = np.array([[evaluation.metrics["models"][m][c] for c in columns] for m in models])
     best = table == table.max(axis=0)
     return [
-        Row(model, _name(model), _style(model), table[i].tolist(), best[i].tolist())
+        Row(model, reader_name(model), style_of(model), table[i].tolist(), best[i].tolist())
         for i, model in enumerate(models)
     ]
 
@@ -164,105 +172,37 @@ def _cards(evaluation: Evaluation) -> list[dict[str, Any]]:
     return cards
 
 
-def _depth_chart(evaluation: Evaluation, models: Sequence[str], kind: str) -> Markup:
-    places = range(len(evaluation.ks))
-    figures = evaluation.metrics["models"]
-    series = [
-        Series(
-            _name(model),
-            _style(model),
-            list(places),
-            [100.0 * figures[model][f"{kind}@{k}"] for k in evaluation.ks],
-        )
-        for model in reversed(models)  # the candidate is drawn last, on top
-    ]
-    ticks = [(float(i), f"k = {k}" if i == 0 else str(k)) for i, k in enumerate(evaluation.ks)]
-    return line_chart(series, x_ticks=ticks, from_zero=True)
-
-
-def _slice_charts(evaluation: Evaluation, models: Sequence[str]) -> list[tuple[str, Markup]]:
-    """Recall and share of the precision in each slice that the test split has."""
-    slices = evaluation.metrics["slices"]
-    parts = list(slices[CANDIDATE])
-    k = max((k for k in evaluation.ks if k <= 10), default=evaluation.ks[0])
-    first = evaluation.ks[0]
-    titles = {
-        f"R@{k}": f"R@{k} of the labels of a slice",
-        f"P@{first}": f"What a slice adds to P@{first}",
+def _gains(evaluation: Evaluation, model: str, opponents: Sequence[str]) -> dict[str, Any]:
+    """Recall by label frequency against some opponents, as charts and tables."""
+    depth = kept_depth(evaluation)
+    found = {
+        name: frequency_differences(evaluation, evaluation, depth, a_model=model, b_model=name)
+        for name in opponents
     }
-    charts = []
-    for metric, title in titles.items():
-        series = [
-            Series(
-                _name(model),
-                _style(model),
-                list(range(len(parts))),
-                [100.0 * slices[model][part][metric] for part in parts],
-            )
-            for model in models
-        ]
-        charts.append((title, bar_chart(parts, series)))
-    return charts
+    groups = any(found.values())
+    return {
+        "depth": depth,
+        "charts": gain_charts(found, model, depth) if groups else [],
+        "tables": {name: frequency_lines(lines) for name, lines in found.items()} if groups else {},
+        "legend": [(reader_name(name), style_of(name)) for name in (model, *opponents)],
+    }
 
 
-def _reliability_chart(evaluation: Evaluation) -> Markup:
-    """Share of right labels by said probability; on the diagonal both agree."""
-    series = [Series("said = right", "s7", [0.0, 100.0], [0.0, 100.0])]
-    for model, facts in evaluation.metrics["calibration"].items():
-        bins = facts["bins"]
-        said = [100.0 * b["probability"] for b in bins]
-        series.append(Series(_name(model), _style(model), said, [100.0 * b["right"] for b in bins]))
-    ticks = [(float(x), f"{x} %") for x in (0, 50, 100)]
-    return line_chart(series, x_ticks=ticks, from_zero=True)
+def _against(
+    evaluation: Evaluation, model: str, opponent: str, metrics: Sequence[str]
+) -> list[Line]:
+    found = compare(evaluation, evaluation, a=model, b=opponent, metrics=metrics)
+    return lines_of(found.differences.items())
 
 
-def _curves(histories: Histories) -> list[tuple[str, Markup, list[tuple[str, str]]]]:
-    """Title, chart and legend: the loss by steps, and all validation metrics by epochs."""
-    charts = []
-    for module in TRAINED:
-        curves = histories.get(module, {})
-        drawn = {name: points for name, points in curves.items() if len(points) > 1}
-        metrics = {
-            name.removeprefix("validation/"): points
-            for name, points in drawn.items()
-            if name.startswith("validation/")
-        }
-        losses = {name: points for name, points in drawn.items() if name.startswith("train/")}
-        for lines, title, factor in (
-            (losses, "loss by steps", 1.0),
-            (metrics, "validation by epochs, in points", 100.0),
-        ):
-            if not lines:
-                continue
-            series = [
-                Series(name, f"s{i}", [p[0] for p in points], [factor * p[1] for p in points])
-                for i, (name, points) in enumerate(lines.items(), 1)
-            ]
-            xs = series[0].xs
-            ticks = [(x, f"{x:,g}") for x in (xs[0], xs[-1])]
-            legend = [(s.name, s.style) for s in series] if len(series) > 1 else []
-            chart = line_chart(series, x_ticks=ticks, from_zero=lines is metrics)
-            charts.append((f"{TRAINED[module]}: {title}", chart, legend))
-    return charts
-
-
-def _examples(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Documents on which candidate and opponent differ, and some on which they do not."""
-    opponent = _opponent(evaluation)
+def _disagreements(evaluation: Evaluation, opponent: str) -> dict[str, Any]:
+    """Documents of which candidate and opponent find more, or fewer, true labels."""
     depth = max((k for k in evaluation.ks if k <= EXAMPLE_DEPTH), default=evaluation.ks[0])
-    metric = str(MetricName("R", depth))
-    gain = (
-        evaluation.ratio(CANDIDATE, metric).numerator - evaluation.ratio(opponent, metric).numerator
-    )
-    groups = {"better": gain > 0, "worse": gain < 0, "as good": gain == 0}
-    random = np.random.default_rng(0)
-    answers = [Answers(evaluation, model, EXAMPLE_DEPTH) for model in (CANDIDATE, opponent)]
-    examples = []
-    for name, count in EXAMPLES:
-        rows = np.flatnonzero(groups[name])
-        chosen = np.sort(random.choice(rows, min(count, len(rows)), replace=False))
-        examples += [
-            {"group": name, "document": found, "pairs": list(zip_longest(found.a, found.b))}
-            for found in side_by_side(answers[0], answers[1], chosen.tolist())
-        ]
-    return examples
+    old, new = (Answers(evaluation, model, depth) for model in (opponent, CANDIDATE))
+    flips = Flips.between(old, new, depth)
+    better, worse = (side_by_side(old, new, rows) for rows in flips.sample(EXAMPLES, MOST_CHANGED))
+    return {
+        "depth": depth,
+        "counts": (len(flips.better), len(flips.worse), flips.same),
+        "examples": [("better", e) for e in better] + [("worse", e) for e in worse],
+    }

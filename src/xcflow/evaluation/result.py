@@ -4,6 +4,7 @@
     timings.json              what differs from machine to machine
     report.html               the same for people
     labels/                   ids, texts and training documents of all labels
+    shared/per_document/      candidate and champion on the labels that both know, if they differ
     per_document/             ids, excerpts, true labels, and the truth's terms
     per_document/<model>/     the model's terms and its best predictions
 
@@ -13,8 +14,9 @@ Documents without a true label left are not among the documents here.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,6 +36,9 @@ KIND = "evaluation"
 CANDIDATE = "fused"
 CHAMPION = "champion"
 BASELINES = ("baseline_tfidf", "baseline_untrained")
+SHARED = "shared"
+ENCODER = "encoder"
+WITHOUT_AUXILIARY = "encoder_without_auxiliary"
 
 METRICS = "metrics.json"
 TIMINGS = "timings.json"
@@ -96,6 +101,13 @@ class Evaluation:
     def metric_names(self) -> list[str]:
         """Names of all metrics, without slices."""
         return [str(MetricName(kind, k)) for kind in KINDS for k in self.ks]
+
+    def shared(self) -> Self:
+        """Candidate and champion on the labels that both know; itself where these are all."""
+        figures = self.metrics["shared"]
+        if not figures:
+            return self
+        return replace(self, path=self.path / SHARED, metrics={**self.metrics, **figures})
 
     def ratio(self, model: str, metric: str) -> Ratio:
         """The two terms of each document.
@@ -182,6 +194,8 @@ class DocumentWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
             shape = (self._documents, *block.shape[1:])
             self._open[path] = open_memmap(path, mode="w+", dtype=block.dtype, shape=shape)
+            with path.open("r+b") as file:  # on a full disk the map's pages would kill the process
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         self._open[path][start : start + len(block)] = block
 
 

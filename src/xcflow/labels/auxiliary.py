@@ -103,7 +103,7 @@ class AuxiliaryVectors:
             rows = self.row_of_label[labels]
             if training:
                 seen, place = torch.unique(rows, return_inverse=True)
-                base = base + self.table.gather(seen)[place]
+                base = base + torch.nn.functional.embedding(place, self.table.gather(seen))
             else:
                 base = base + self.table.weight[rows]
         return unit_parts(base, self.parts)

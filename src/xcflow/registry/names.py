@@ -22,13 +22,28 @@ CHAMPION = "champion"
 PREVIOUS = "previous"
 
 # Tags of runs.
-RUN_KEY = "run_key"
+RUN_KEY = "kfp_run_id"
 JOINED = "joined"
 STEP = "step"
 CACHED = "from_cache"
 VERDICT = "verdict"
 ERROR = "error"
+METHOD = "method"
+SETTINGS = "settings"
+CATALOGUE = "catalogue"
+LICENCE = "licence"
+
+# Files among a run's artifacts.
+TIMES_FILE = "times.csv"
+CARD_FILE = "model_card.md"
 
 # Tags of model versions and logged models.
 BUNDLE_DIGEST = "bundle_digest"
 COMPARED_WITH = "compared_with"
+EVALUATION_DIGEST = "evaluation_digest"
+CATALOGUE_DIGEST = "catalogue_digest"
+TEST_SPLIT = "test_split"
+REASON = "reason"
+
+# Tag of a registered model: the run that holds the moves of its champion.
+MOVES_RUN = "moves_run"

@@ -11,6 +11,7 @@ from xcflow.registry.summary import MAIN_METRICS, MAIN_MODEL
 MODELS = {
     MAIN_MODEL: "this model",
     "encoder": "encoder alone",
+    "encoder_without_auxiliary": "encoder without auxiliary vectors",
     "classifier": "classifiers alone",
     "neighbours": "neighbours alone",
     "champion": "champion",

@@ -8,10 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from xcflow.artifact import read_manifest
+from xcflow.evaluation.verdict import Judgement
 from xcflow.home import Home
 from xcflow.registry import bundles, names, promotion
+from xcflow.registry.model_card import Origin, model_card
 from xcflow.registry.notes import run_note
-from xcflow.registry.summary import METRICS, evaluation_metrics, read_json
+from xcflow.registry.summary import (
+    METRICS,
+    TRAINED,
+    evaluation_metrics,
+    phase_metrics,
+    read_json,
+    times_csv,
+)
 from xcflow.registry.tracking import Tracker
 
 
@@ -66,7 +75,7 @@ def record_results(
         name: What the run is called where it is made here.
         key: By what the pipeline's tasks find it.
         params: The configuration, nested.
-        steps: ``name``, ``folder``, ``params`` and ``from_cache`` of each step.
+        steps: ``name``, ``folder``, ``params``, ``from_cache`` and ``times`` of each step.
     """
     run = tracker.open_run(name, key, params, {})
     done = tracker.steps(run)
@@ -76,7 +85,8 @@ def record_results(
             child = tracker.start_step(run, step["name"], step["params"], cached=cached)
             tracker.log_step(child, Path(step["folder"]))
             tracker.end(child, names.FINISHED)
-    _record_outcome(tracker, run, {step["name"]: Path(step["folder"]) for step in steps})
+    _record_outcome(tracker, run, params, {step["name"]: Path(step["folder"]) for step in steps})
+    _record_times(tracker, run, steps)
     return run
 
 
@@ -108,6 +118,15 @@ def find_champion(tracker: Tracker, model: str, candidate: str) -> str:
     return champion.compared_with if champion.digest == candidate else champion.digest
 
 
+def find_accepted(tracker: Tracker, model: str, catalogue: str) -> str:
+    """The digest of the bundle whose catalogue is the last accepted one beside a given one.
+
+    Empty where there is none.
+    """
+    version = promotion.Registry(tracker, model, Home.at()).accepted(catalogue)
+    return version.digest if version else ""
+
+
 def fetch_bundle(tracker: Tracker, digest: str) -> str:
     """The local folder of a registered bundle."""
     return str(bundles.fetch_bundle(tracker, Home.at(), digest))
@@ -117,38 +136,87 @@ def promote(
     tracker: Tracker,
     model: str,
     bundle: str,
-    candidate: str,
-    key: str,
     verdict: str,
-    compared_with: str,
-    reason: str,
+    evaluation: str,
+    key: str,
 ) -> dict[str, str] | None:
-    """Make a bundle the champion; returns the move, None where it is the champion already."""
-    move = promotion.Registry(tracker, model, Home.at()).promote(
-        Path(bundle),
-        candidate=candidate,
-        run=tracker.find_run(key) if key else None,
-        verdict=verdict,
-        compared_with=compared_with,
-        reason=reason,
-    )
+    """Make a bundle the champion by the folders of its verdict and of what that is about.
+
+    Returns:
+        The move, None where the bundle is the champion already.
+    """
+    judgement = Judgement.open_with_evaluation(Path(verdict), Path(evaluation))
+    run = tracker.find_run(key) if key else None
+    move = promotion.Registry(tracker, model, Home.at()).promote(Path(bundle), judgement, run=run)
     return None if move is None else asdict(move)
 
 
-def _record_outcome(tracker: Tracker, run: str, folders: Mapping[str, Path]) -> None:
+def _record_times(tracker: Tracker, run: str, steps: Sequence[Mapping[str, Any]]) -> None:
+    """Where the time went: each step's in its child, all in the run; of cached ones as it was."""
+    timed = [step for step in steps if step["times"]]
+    children = tracker.steps(run)
+    for step in timed:
+        figures = phase_metrics(step["name"], step["times"])
+        tracker.log_figures(children[step["name"]].info.run_id, figures)
+    seconds = {f"time/{step['name']}": step["times"]["seconds"] for step in timed}
+    tracker.log_figures(run, seconds)
+    tracker.log_text(run, times_csv(timed), names.TIMES_FILE)
+
+
+def _record_outcome(
+    tracker: Tracker, run: str, params: Mapping[str, Any], folders: Mapping[str, Path]
+) -> None:
     bundle, evaluation = folders["build_index"], folders["evaluate_model"]
     digest = read_manifest(bundle, bundles.BUNDLE).digest
     model = tracker.find_model(digest)
     if model is None:
-        model = tracker.log_model(run, bundles.BUNDLE, bundle, {names.BUNDLE_DIGEST: digest})
-    else:
-        tracker.link_model(run, model)
+        name, _ = tracker.description(run)
+        model = tracker.log_model(run, name, bundle, {names.BUNDLE_DIGEST: digest})
+    tracker.link_model(run, model)
     verdict = read_json(folders["gate_model"] / names.VERDICT_FILE)
     tags = {names.VERDICT: str(verdict["verdict"]), names.BUNDLE_DIGEST: digest[:12]}
     metrics = read_json(evaluation / METRICS)
-    tracker.log_results(run, evaluation_metrics(metrics), tags, model)
+    _record_datasets(tracker, run, folders["validate_data"], metrics)
+    tracker.log_results(run, evaluation_metrics(metrics), tags, model, metrics["test_split"])
     tracker.describe(run, run_note(verdict, metrics))
-    for name in ("validate_data", "evaluate_model", "gate_model"):
+    for name in ("check_drift", "evaluate_model", "gate_model"):
         for report in sorted(folders[name].glob("*.html")):
             tracker.log_folder(run, report, f"reports/{name}")
+    for step in TRAINED:
+        tracker.log_curves(run, step, folders[step])
     tracker.log_folder(run, evaluation, "evaluation")
+    _record_card(tracker, run, model, params, folders)
+
+
+def _record_datasets(tracker: Tracker, run: str, dataset: Path, metrics: Mapping[str, Any]) -> None:
+    """What was validated and tested on, beside the catalogue that the run began with."""
+    manifest, tags = read_manifest(dataset), tracker.tags(run)
+    name, sizes = tags.get(names.CATALOGUE, "catalogue"), manifest.meta
+    source = str(dataset)
+    held_out = {"documents": sizes["validation_documents"], "labels": sizes["labels"]}
+    tracker.log_dataset(run, f"{name} validation", manifest.digest, source, "validation", held_out)
+    tracker.log_dataset(
+        run, f"{name} test", metrics["test_split"], source, "test", metrics["counts"]
+    )
+
+
+def _record_card(
+    tracker: Tracker,
+    run: str,
+    model: str,
+    config: Mapping[str, Any],
+    folders: Mapping[str, Path],
+) -> None:
+    tags, (name, _) = tracker.tags(run), tracker.description(run)
+    origin = Origin(
+        run=name,
+        run_id=run,
+        model=model,
+        method=tags.get(names.METHOD, ""),
+        catalogue=tags.get(names.CATALOGUE, ""),
+        licence=tags.get(names.LICENCE, ""),
+        config=config,
+    )
+    card = model_card(origin, folders)
+    tracker.log_text(run, card, names.CARD_FILE)
+    tracker.describe_model(model, card)

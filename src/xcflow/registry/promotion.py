@@ -1,28 +1,31 @@
-"""Who is champion: model versions, aliases, and the record of every move.
+"""Who is champion: model versions, aliases, and the order of moves.
 
-MLflow's aliases have neither a history nor a compare-and-swap. So moves from one home folder are
-serialised by a lock, a move is refused where the champion is no longer the one that the verdict is
-about, and each move is appended to a file.
+Moves from one home folder are serialised by a lock, those from several machines by the record in
+the tracking store: a move is written down there first, which only one can do, and then made. A
+move is refused where the champion is no longer the one that the verdict is about.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from xcflow.artifact import read_manifest
-from xcflow.errors import ArtifactError, GateError, StorageError, TrackingError
+from xcflow.errors import GateError, StorageError, TrackingError
+from xcflow.evaluation.verdict import Judgement
 from xcflow.home import Home
 from xcflow.registry import names
 from xcflow.registry.bundles import BUNDLE, fetch_bundle, keep_bundle
+from xcflow.registry.model_card import shortened
+from xcflow.registry.moves import Move, MoveLog, append_move
 from xcflow.registry.tracking import Tracker, user_name
+
+# A move that is written down and not made for so long was given up.
+UNDER_WAY_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -33,44 +36,32 @@ class Version:
         number: Its number in the registry.
         digest: The digest of its bundle.
         compared_with: The digest of the champion it was judged against, empty for none.
+        verdict: What the gate said of it.
+        evaluation: The digest of the evaluation that the verdict is about.
+        catalogue: The digest of the catalogue that it was trained on, empty where unknown.
+        test_split: The identity of the test split.
         run: The run in MLflow that made it.
     """
 
     number: str
     digest: str
     compared_with: str = ""
+    verdict: str = ""
+    evaluation: str = ""
+    catalogue: str = ""
+    test_split: str = ""
     run: str = ""
 
 
-@dataclass(frozen=True)
-class Move:
-    """One line of the record.
-
-    Attributes:
-        time: When, in UTC (ISO 8601).
-        who: The user of the process.
-        action: ``promote`` or ``rollback``.
-        model: Name of the registered model.
-        version: The champion from now on.
-        digest: The digest of its bundle.
-        from_version: The champion until now, empty where there was none.
-        from_digest: The digest of its bundle.
-        verdict: What the gate said of the new champion.
-        reason: Why, in words.
-        run: The run in MLflow that made the new champion.
-    """
-
-    time: str
-    who: str
-    action: str
-    model: str
-    version: str
-    digest: str
-    from_version: str
-    from_digest: str
-    verdict: str
-    reason: str
-    run: str
+# Attributes of a version -> the tags that hold them.
+_TAGS = {
+    "digest": names.BUNDLE_DIGEST,
+    "compared_with": names.COMPARED_WITH,
+    "verdict": names.VERDICT,
+    "evaluation": names.EVALUATION_DIGEST,
+    "catalogue": names.CATALOGUE_DIGEST,
+    "test_split": names.TEST_SPLIT,
+}
 
 
 class Registry:
@@ -86,6 +77,7 @@ class Registry:
         self.tracker = tracker
         self.model = model
         self.home = home
+        self.log = MoveLog(tracker, model)
 
     def champion(self) -> Version | None:
         """The version that answers queries."""
@@ -94,6 +86,23 @@ class Registry:
     def previous(self) -> Version | None:
         """The version that was champion before the last move."""
         return self.aliased(names.PREVIOUS)
+
+    def accepted(self, catalogue: str) -> Version | None:
+        """The latest champion that was trained on another catalogue, whose digest is known.
+
+        The present one, or where that was trained on this very catalogue, the one it was compared
+        with, and so on: a catalogue is held against the same one before and after its own model is
+        promoted.
+
+        Args:
+            catalogue: The digest of the catalogue that is to be held against it.
+        """
+        version, seen = self.champion(), {""}
+        while version and version.catalogue in ("", catalogue):
+            seen.add(version.digest)
+            before = version.compared_with
+            version = None if before in seen else self._registered(before)
+        return version
 
     def version(self, number: str) -> Version:
         """A version by its number.
@@ -110,60 +119,59 @@ class Registry:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
                 raise TrackingError(f"model {self.model} has no version {number}") from error
-        tags = found.tags
-        return Version(
-            str(found.version),
-            tags.get(names.BUNDLE_DIGEST, ""),
-            tags.get(names.COMPARED_WITH, ""),
-            found.run_id or "",
-        )
+        facts = {key: found.tags.get(tag, "") for key, tag in _TAGS.items()}
+        return Version(str(found.version), **facts, run=found.run_id or "")
 
     def promote(
         self,
         bundle: Path,
+        judgement: Judgement,
         *,
-        candidate: str,
         run: str | None,
-        verdict: str,
-        compared_with: str,
-        reason: str,
+        reason: str = "",
         override: bool = False,
     ) -> Move | None:
         """Register a bundle and make it the champion.
 
         Args:
             bundle: The bundle's folder.
-            candidate: The digest of the bundle that the verdict is about.
+            judgement: What the gate said of it.
             run: The run in MLflow that made it, where one did.
-            verdict: What the gate said.
-            compared_with: The digest of the champion that the verdict is about, empty for none.
-            reason: Why, in words.
+            reason: Why, in words; by default the gate's reasons.
             override: Promote whatever the verdict and the present champion are.
 
         Returns:
             The move, None where the bundle is the champion already.
 
         Raises:
-            GateError: The verdict is not PROMOTE, or the candidate or champion is another by now.
+            GateError: The verdict is not PROMOTE, the candidate or champion is another by now, or
+                another process was faster.
         """
-        digest = read_manifest(bundle, BUNDLE, verify=True).digest
-        if digest != candidate:
-            raise GateError(f"{bundle}: the verdict is about another model ({candidate[:12]})")
+        manifest = read_manifest(bundle, BUNDLE, verify=True)
+        digest = manifest.digest
+        if digest != judgement.candidate:
+            other = judgement.candidate[:12]
+            raise GateError(f"{bundle}: the verdict is about another model ({other})")
+        reason = reason or " ".join(judgement.reasons)
         with self._lock():
-            champion = self.champion()
+            number, champion = self._settled()
             if champion and champion.digest == digest:
                 keep_bundle(self.home, bundle, digest)
                 return None
             if not override:
-                _require_promotable(verdict, compared_with, champion)
-            facts = {
+                _require_promotable(judgement, champion)
+            tags = {
                 names.BUNDLE_DIGEST: digest,
-                names.COMPARED_WITH: compared_with,
-                names.VERDICT: verdict,
+                names.COMPARED_WITH: judgement.champion,
+                names.VERDICT: judgement.verdict,
+                names.EVALUATION_DIGEST: judgement.evaluation,
+                names.CATALOGUE_DIGEST: str(manifest.meta.get("catalogue_digest", "")),
+                names.TEST_SPLIT: judgement.test_split,
             }
-            version = self._register(bundle, digest, run, facts)
+            version = self._register(bundle, digest, run, tags)
             keep_bundle(self.home, bundle, digest)
-            return self._move("promote", version, champion, verdict, reason)
+            action = "override" if override else "promote"
+            return self._move(number, action, version, champion, reason)
 
     def rollback(self, to: str | None, reason: str) -> Move:
         """Make an earlier version the champion again.
@@ -174,16 +182,17 @@ class Registry:
 
         Raises:
             TrackingError: There is nothing to go back to, or it is the champion already.
+            GateError: Another process was faster.
         """
         with self._lock():
-            champion = self.champion()
+            number, champion = self._settled()
             target = self.version(to) if to else self.previous()
             if target is None:
                 raise TrackingError("no champion before this one: nothing to roll back to")
             if champion and champion.number == target.number:
                 raise TrackingError(f"version {target.number} is the champion already")
             fetch_bundle(self.tracker, self.home, target.digest)
-            return self._move("rollback", target, champion, self._verdict(target), reason)
+            return self._move(number, "rollback", target, champion, reason)
 
     def aliased(self, alias: str) -> Version | None:
         """The version that an alias points to."""
@@ -213,31 +222,39 @@ class Registry:
             with self.tracker.trouble():
                 for key, value in tags.items():
                     client.set_model_version_tag(self.model, known.number, key, value)
-            return known
+            return self.version(known.number)
         model = self.tracker.find_model(digest)
         if model is None:
             tags_of_model = {names.BUNDLE_DIGEST: digest}
-            model = self.tracker.log_model(run, BUNDLE, bundle, tags_of_model)
-        from mlflow.exceptions import MlflowException
-
+            model = self.tracker.log_model(run, self.model, bundle, tags_of_model)
+        self.log.open()
         with self.tracker.trouble():
-            try:
-                client.create_registered_model(self.model)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
             version = client.create_model_version(
                 self.model, f"models:/{model}", run_id=run, tags=dict(tags), model_id=model
             )
+            if card := self.tracker.model_note(model):
+                client.update_model_version(self.model, version.version, shortened(card))
+            self.tracker.link_version(model, self.model, str(version.version))
         return self.version(str(version.version))
 
-    def _verdict(self, version: Version) -> str:
-        with self.tracker.trouble():
-            found = self.tracker.client.get_model_version(self.model, version.number)
-        return str(found.tags.get(names.VERDICT, ""))
+    def _settled(self) -> tuple[int, Version | None]:
+        """The number of the next move, and the champion; another move must not be under way.
+
+        The record is read before the alias: what is written down in between is refused a number.
+        """
+        done = self.log.read()
+        champion = self.champion()
+        if done and done[-1].version != (champion.number if champion else ""):
+            age = datetime.now(UTC) - datetime.fromisoformat(done[-1].time)
+            if age.total_seconds() < UNDER_WAY_S:
+                raise GateError(
+                    f"{done[-1].who} is just moving the champion to version {done[-1].version}: "
+                    f"try again in {UNDER_WAY_S / 60:.0f} minutes"
+                )
+        return len(done) + 1, champion
 
     def _move(
-        self, action: str, to: Version, champion: Version | None, verdict: str, reason: str
+        self, number: int, action: str, to: Version, champion: Version | None, reason: str
     ) -> Move:
         move = Move(
             time=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -248,10 +265,15 @@ class Registry:
             digest=to.digest,
             from_version=champion.number if champion else "",
             from_digest=champion.digest if champion else "",
-            verdict=verdict,
+            verdict=to.verdict,
+            compared_with=to.compared_with,
+            evaluation=to.evaluation,
+            catalogue=to.catalogue,
+            test_split=to.test_split,
             reason=reason,
             run=to.run,
         )
+        self.log.write(number, move)
         client = self.tracker.client
         with self.tracker.trouble():
             if champion:
@@ -259,8 +281,8 @@ class Registry:
             client.set_registered_model_alias(self.model, names.CHAMPION, to.number)
             moved = f"{move.time} by {move.who}"
             client.set_model_version_tag(self.model, to.number, f"last_{action}", moved)
-            client.update_model_version(self.model, to.number, reason)
-        _append(self.home.promotions, asdict(move))
+            client.set_model_version_tag(self.model, to.number, names.REASON, reason)
+        append_move(self.home, move)
         return move
 
     @contextmanager
@@ -276,41 +298,12 @@ class Registry:
             yield
 
 
-def moves(home: Home) -> list[Move]:
-    """All recorded moves of a home folder, oldest first.
-
-    Raises:
-        ArtifactError: The record was altered and cannot be read.
-    """
-    try:
-        lines = home.promotions.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise StorageError(f"{home.promotions}: cannot be read: {error.strerror}") from error
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            found.append(Move(**json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise ArtifactError(f"{home.promotions}, line {number}: not a record") from error
-    return found
-
-
-def _require_promotable(verdict: str, compared_with: str, champion: Version | None) -> None:
-    if verdict != names.PROMOTE:
-        raise GateError(f"the verdict is {verdict}, not {names.PROMOTE}: not promoted")
+def _require_promotable(judgement: Judgement, champion: Version | None) -> None:
+    if judgement.verdict != names.PROMOTE:
+        raise GateError(f"the verdict is {judgement.verdict}, not {names.PROMOTE}: not promoted")
     present = champion.digest if champion else ""
-    if present != compared_with:
+    if present != judgement.champion:
         raise GateError(
             "the champion was changed since this model was compared with it: "
             "run the pipeline again, the comparison is made anew"
         )
-
-
-def _append(path: Path, row: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from xcflow.artifact import read_manifest
+from xcflow.config import Config
 from xcflow.errors import ArtifactError
 
 HISTORY = "history.json"
@@ -18,9 +21,17 @@ MAIN_MODEL = "fused"
 MAIN_METRICS = ("P@1", "P@5", "nDCG@5", "PSP@1", "PSP@5", "R@10", "R@100")
 OTHER_METRICS = ("P@1", "PSP@5")
 
+# Curves that stand in the run itself, where runs are compared: name of the step -> what it trains.
+TRAINED = {"train_encoder": "encoder", "train_classifier": "classifier"}
+RUN_CURVES = ("train/loss", "validation/P@1", "validation/nDCG@5")
+
 
 def metric_name(name: str) -> str:
-    """``name`` as MLflow accepts it: it refuses the field's own ``P@1``."""
+    """``name`` as MLflow accepts it: ``P@1`` is ``P_at_1``.
+
+    Of other signs than letters and digits it takes ``_``, ``.``, ``-``, ``/``, ``:`` and the space;
+    its own such metrics it calls ``precision_at_1``.
+    """
     return name.replace("@", "_at_")
 
 
@@ -35,6 +46,13 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             rows[prefix + key] = str(value)
     return rows
+
+
+def settings_that_differ(config: Mapping[str, Any]) -> str:
+    """What of a configuration is not the default, as ``section.key=value`` in one line."""
+    usual = flat(Config().to_dict())
+    rows = flat(config).items()
+    return ", ".join(f"{key}={value}" for key, value in rows if value != usual[key])
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -82,6 +100,38 @@ def curves(folder: Path) -> dict[str, list[list[float]]]:
     """Name of a curve -> its points ``[step, value]``, without empty curves."""
     series = read_json(folder / HISTORY).get("series", {})
     return {name: points for name, points in series.items() if points}
+
+
+def run_curves(step: str, folder: Path) -> dict[str, list[list[float]]]:
+    """The few curves of a training step that its run shows too, as ``encoder/train/loss``."""
+    return {
+        f"{TRAINED[step]}/{name}": points
+        for name, points in curves(folder).items()
+        if name in RUN_CURVES
+    }
+
+
+def phase_metrics(step: str, times: Mapping[str, Any]) -> dict[str, float]:
+    """Where the time of a step went, as figures ``time/<step>/<phase>``, and its memory."""
+    phases = {f"time/{step}/{phase}": seconds for phase, seconds in times["phases"].items()}
+    return {**phases, "peak_memory_mb": times["peak_memory_mb"]}
+
+
+def times_csv(steps: Sequence[Mapping[str, Any]]) -> str:
+    """A row for each phase of each step, longest first.
+
+    Args:
+        steps: As ``record_results`` has them, all with times.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("step", "phase", "seconds", "share of step", "from cache"))
+    for step in steps:
+        seconds = step["times"]["seconds"]
+        for phase, spent in sorted(step["times"]["phases"].items(), key=lambda row: -row[1]):
+            share = f"{spent / max(seconds, 1e-9):.3f}"
+            table.writerow((step["name"], phase, f"{spent:.3f}", share, step["from_cache"]))
+    return text.getvalue()
 
 
 def sampled(points: list[list[float]], most: int) -> Iterator[tuple[int, float]]:

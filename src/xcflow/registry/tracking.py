@@ -7,6 +7,7 @@ of a task and no part of a cache key.
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import shutil
 import time
@@ -25,7 +26,8 @@ from xcflow.home import Home
 from xcflow.registry import names
 from xcflow.registry.pyfunc import save_pyfunc
 from xcflow.registry.store import URI_VARIABLE, connect, public_uri, reason_of
-from xcflow.registry.summary import curves, flat, metric_name, sampled, step_figures
+from xcflow.registry.summary import curves, flat, metric_name, run_curves, sampled, step_figures
+from xcflow.registry.view import VIEW_TAGS, view_path
 
 if TYPE_CHECKING:
     from mlflow.entities import Dataset, Run
@@ -40,7 +42,10 @@ CURVE_POINTS = 500
 DIGEST_CHARS = 12
 METRIC_DIGITS = 5
 # Which of its two sets of pages MLflow shows.
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development", **VIEW_TAGS}
+NOTE = "mlflow.note.content"
+# By this tag a logged model's page links to the registered versions that are made of it.
+MODEL_VERSIONS = "mlflow.modelVersions"
 
 
 def tracking_uri(config: TrackingConfig, home: Home) -> str:
@@ -145,7 +150,7 @@ class Tracker:
         tags = {names.STEP: step, names.CACHED: str(cached).lower(), "mlflow.parentRunId": parent}
         with self.trouble():
             experiment = self.client.get_run(parent).info.experiment_id
-            run = self._create(step, tags, experiment)
+            run = self._create(f"{step} (from cache)" if cached else step, tags, experiment)
             self._log(run, params=flat(params))
         return run
 
@@ -169,22 +174,82 @@ class Tracker:
             for report in sorted(folder.glob("*.html")):
                 self.client.log_artifact(run, str(report))
 
+    def log_curves(self, run: str, step: str, folder: Path) -> None:
+        """Record the main curves of a training step in the pipeline's run, where runs compare."""
+        with self.trouble():
+            for name, points in run_curves(step, folder).items():
+                self._log_curve(run, metric_name(name), points)
+
+    def log_figures(self, run: str, metrics: Mapping[str, float]) -> None:
+        """Record figures."""
+        with self.trouble():
+            self._log(run, metrics=metrics)
+
     def log_results(
-        self, run: str, metrics: Mapping[str, float], tags: Mapping[str, str], model: str
+        self,
+        run: str,
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        model: str,
+        test: str,
     ) -> None:
-        """Record figures and tags, the figures as those of a logged model on the run's data set."""
+        """Record figures and tags, the figures as those of a logged model on a data set.
+
+        Args:
+            run: The run.
+            metrics: Figures of the test split.
+            tags: Further tags.
+            model: Id of the logged model.
+            test: Digest of the test split, which was recorded before.
+        """
         with self.trouble():
             inputs = self.client.get_run(run).inputs
-            dataset = inputs.dataset_inputs[0].dataset if inputs and inputs.dataset_inputs else None
+            found = [entry.dataset for entry in inputs.dataset_inputs] if inputs else []
+            dataset = next((d for d in found if d.digest == test[:DIGEST_CHARS]), None)
             self._log(run, metrics=metrics, tags=tags, model=model, dataset=dataset)
 
     def describe(self, run: str, text: str) -> None:
         """Set what stands on top of a run's page (Markdown)."""
         with self.trouble():
-            self.client.set_tag(run, "mlflow.note.content", text)
+            self.client.set_tag(run, NOTE, text)
 
-    def log_dataset(self, run: str, name: str, digest: str, source: str, context: str) -> None:
-        """Record the identity of a data set, not its content."""
+    def describe_model(self, model: str, text: str) -> None:
+        """Set what stands on a logged model's page (Markdown)."""
+        with self.trouble():
+            self.client.set_logged_model_tags(model, {NOTE: text})
+
+    def model_note(self, model: str) -> str:
+        """What stands on a logged model's page; empty where nothing does."""
+        with self.trouble():
+            return str(self.client.get_logged_model(model).tags.get(NOTE, ""))
+
+    def link_version(self, model: str, name: str, version: str) -> None:
+        """Name a registered version on the page of the logged model that it is made of."""
+        with self.trouble():
+            known = self.client.get_logged_model(model).tags.get(MODEL_VERSIONS, "[]")
+            versions = [*json.loads(known), {"name": name, "version": version}]
+            self.client.set_logged_model_tags(model, {MODEL_VERSIONS: json.dumps(versions)})
+
+    def tags(self, run: str) -> dict[str, str]:
+        """The tags of a run."""
+        with self.trouble():
+            return dict(self.client.get_run(run).data.tags)
+
+    def runs_page(self) -> str:
+        """Where MLflow shows the runs side by side, from its address on."""
+        with self.trouble():
+            return view_path(self._experiment_id())
+
+    def log_dataset(
+        self,
+        run: str,
+        name: str,
+        digest: str,
+        source: str,
+        context: str,
+        sizes: Mapping[str, int] | None = None,
+    ) -> None:
+        """Record the identity of a data set, and its sizes where they are known by now."""
         with self.trouble():
             from mlflow.data.dataset_source_registry import resolve_dataset_source
             from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -193,7 +258,8 @@ class Tracker:
                 warnings.simplefilter("ignore")
                 origin = resolve_dataset_source(source)
             kind = origin._get_source_type()
-            data = Dataset(name, digest[:DIGEST_CHARS], kind, origin.to_json())
+            profile = json.dumps(sizes) if sizes else None
+            data = Dataset(name, digest[:DIGEST_CHARS], kind, origin.to_json(), profile=profile)
             tag = InputTag("mlflow.data.context", context)
             self.client.log_inputs(run, [DatasetInput(data, [tag])])
 
@@ -204,6 +270,11 @@ class Tracker:
                 self.client.log_artifacts(run, str(folder), place)
             else:
                 self.client.log_artifact(run, str(folder), place)
+
+    def log_text(self, run: str, text: str, file: str) -> None:
+        """Keep a text among the run's artifacts."""
+        with self.trouble():
+            self.client.log_text(run, text, file)
 
     def description(self, run: str) -> tuple[str, dict[str, str]]:
         """The name of a run and its parameters."""
@@ -241,7 +312,7 @@ class Tracker:
         return str(model.model_id)
 
     def link_model(self, run: str, model: str) -> None:
-        """Name a logged model as the output of a run that found it in the cache."""
+        """Name a logged model as the output of a run, be it made there or found in the cache."""
         with self.trouble():
             from mlflow.entities import LoggedModelOutput
 

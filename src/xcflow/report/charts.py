@@ -72,7 +72,11 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def line_chart(
-    series: Sequence[Series], *, x_ticks: Sequence[tuple[float, str]], from_zero: bool = False
+    series: Sequence[Series],
+    *,
+    x_ticks: Sequence[tuple[float, str]],
+    from_zero: bool = False,
+    breaks: Sequence[float] = (),
 ) -> Markup:
     """Lines over a common horizontal axis.
 
@@ -80,6 +84,7 @@ def line_chart(
         series: The lines; points that are not finite are left out.
         x_ticks: Positions to mark below, with their labels.
         from_zero: Whether the vertical axis starts at 0.
+        breaks: Positions at which the horizontal axis is broken.
     """
     values = [y for s in series for y in (*s.ys, *_bounds(s)) if math.isfinite(y)] or [0.0]
     ticks = nice_ticks(0.0 if from_zero else min(values), max(values))
@@ -92,6 +97,12 @@ def line_chart(
             x_axis(x), HEIGHT - 8, label
         )
         for x, label in x_ticks
+    ]
+    body += [
+        Markup('<line class="break" x1="{x}" y1="{}" x2="{x}" y2="{}"/>').format(
+            TOP, HEIGHT - BOTTOM, x=x_axis(x)
+        )
+        for x in breaks
     ]
     body += [_error_bars(s, x_axis, y_axis) for s in series]
     body += [_line(s, x_axis, y_axis) for s in series]

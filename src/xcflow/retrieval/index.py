@@ -14,6 +14,7 @@ from xcflow.topk import NO_LABEL, TopK
 
 Kind = Literal["flat", "hnsw", "ivf"]
 _IVF_SAMPLE = 64  # training vectors for each inverted list
+_BLOCK = 65_536  # vectors that join an inverted file at a time
 
 
 def index_kind(config: RetrievalConfig, vectors: int) -> Kind:
@@ -30,7 +31,8 @@ class VectorIndex:
 
     Attributes:
         kind: ``flat`` reads the vectors themselves; ``hnsw`` and ``ivf`` use a faiss index.
-        vectors: [M, D] the vectors, possibly memory-mapped.
+        vectors: [M, D] the vectors, possibly memory-mapped; float32 where they are searched
+            themselves, else in the precision they came in, for scoring a few.
     """
 
     def __init__(self, vectors: NDArray[Any], kind: Kind, graph: Any = None) -> None:
@@ -46,12 +48,9 @@ class VectorIndex:
         """Build the index that the configuration asks for, the same bytes each time."""
         kind = index_kind(config, len(vectors))
         if kind == "flat":
-            return cls(vectors, kind)
-        import faiss
-
-        data = np.ascontiguousarray(vectors, np.float32)
-        graph = _hnsw(faiss, data, config) if kind == "hnsw" else _ivf(faiss, data, config)
-        return cls(vectors, kind, graph)
+            return cls(_float32(vectors), kind)
+        build = _hnsw if kind == "hnsw" else _ivf
+        return cls(vectors, kind, build(vectors, config))
 
     def search(self, queries: NDArray[np.float32], k: int) -> TopK:
         """The ``k`` nearest of each query [N, D]; positions of vectors stand for labels."""
@@ -60,7 +59,7 @@ class VectorIndex:
         found = min(k, len(self))
         labels = np.full((len(queries), k), NO_LABEL, np.int32)
         scores = np.full((len(queries), k), -np.inf, np.float32)
-        values, rows = self._graph.search(np.ascontiguousarray(queries, np.float32), found)
+        values, rows = self._graph.search(_float32(queries), found)
         labels[:, :found] = rows
         scores[:, :found] = np.where(rows >= 0, values, -np.inf)
         return TopK(labels, scores)
@@ -75,35 +74,44 @@ class VectorIndex:
 
     @classmethod
     def load(cls, prefix: Path, kind: Kind) -> VectorIndex:
-        """Open what ``save`` wrote."""
+        """Open what ``save`` wrote; everything stays memory-mapped."""
         vectors = np.load(f"{prefix}.npy", mmap_mode="r", allow_pickle=False)
         if kind == "flat":
             return cls(vectors, kind)
         import faiss
 
-        return cls(vectors, kind, faiss.read_index(f"{prefix}.faiss"))
+        return cls(vectors, kind, faiss.read_index(f"{prefix}.faiss", faiss.IO_FLAG_MMAP_IFC))
 
 
-def _hnsw(faiss: Any, data: NDArray[np.float32], config: RetrievalConfig) -> Any:
-    graph = faiss.IndexHNSWFlat(data.shape[1], config.hnsw_links, faiss.METRIC_INNER_PRODUCT)
+def _float32(vectors: NDArray[Any]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(vectors, np.float32)
+
+
+def _hnsw(vectors: NDArray[Any], config: RetrievalConfig) -> Any:
+    import faiss
+
+    graph = faiss.IndexHNSWFlat(vectors.shape[1], config.hnsw_links, faiss.METRIC_INNER_PRODUCT)
     graph.hnsw.efConstruction = config.hnsw_build
     graph.hnsw.efSearch = config.hnsw_search
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)  # links depend on the order in which threads insert
     try:
-        graph.add(data)
+        graph.add(_float32(vectors))
     finally:
         faiss.omp_set_num_threads(threads)
     return graph
 
 
-def _ivf(faiss: Any, data: NDArray[np.float32], config: RetrievalConfig) -> Any:
-    lists = max(1, min(int(4 * len(data) ** 0.5), len(data) // _IVF_SAMPLE))
-    dim = data.shape[1]
-    graph = faiss.index_factory(dim, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
-    sample = np.random.default_rng(0).permutation(len(data))[: lists * _IVF_SAMPLE]
-    graph.train(data[np.sort(sample)])
-    graph.add(data)
+def _ivf(vectors: NDArray[Any], config: RetrievalConfig) -> Any:
+    import faiss
+
+    lists = max(1, min(int(4 * len(vectors) ** 0.5), len(vectors) // _IVF_SAMPLE))
+    dim = vectors.shape[1]
+    graph: Any = faiss.index_factory(dim, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
+    sample = np.random.default_rng(0).permutation(len(vectors))[: lists * _IVF_SAMPLE]
+    graph.train(_float32(vectors[np.sort(sample)]))
+    for start in range(0, len(vectors), _BLOCK):
+        graph.add(_float32(vectors[start : start + _BLOCK]))
     graph.nprobe = max(1, round(config.ivf_probe * lists))
     return graph
 

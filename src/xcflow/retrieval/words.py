@@ -25,6 +25,7 @@ _UNSPACED = r"\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 _POSTINGS_PER_BLOCK = 8_000_000
+_TEXTS_PER_BLOCK = 50_000
 
 Matrix = sparse.csr_matrix[Any]
 
@@ -60,11 +61,7 @@ class WordIndex:
     def build(cls, label_texts: Sequence[str], longest: int | None = None) -> Self:
         """Index label texts."""
         rows: dict[str, int] = {}
-        counts = [Counter(words_of(text)) for text in label_texts]
-        for count in counts:
-            for word in count:
-                rows.setdefault(word, len(rows))
-        found = _matrix([{rows[w]: n for w, n in count.items()} for count in counts], len(rows))
+        found = _counted(label_texts, rows)
         frequency = np.bincount(found.indices, minlength=len(rows))
         weights = np.log((1.0 + len(label_texts)) / (1.0 + frequency)) + 1.0
         labels = _unit(found, weights.astype(np.float32))
@@ -136,6 +133,28 @@ class WordIndex:
 def words_of(text: str) -> list[str]:
     """The words of a text, in lower case."""
     return _WORD.findall(text.lower())
+
+
+def _counted(texts: Sequence[str], rows: dict[str, int]) -> Matrix:
+    """[N, V] counts of words; new words are numbered in ``rows``.
+
+    Counters are large, so they are made for some texts at a time.
+    """
+    parts = []
+    for start in range(0, max(len(texts), 1), _TEXTS_PER_BLOCK):
+        counts = [Counter(words_of(text)) for text in texts[start : start + _TEXTS_PER_BLOCK]]
+        for count in counts:
+            for word in count:
+                rows.setdefault(word, len(rows))
+        numbered = [{rows[word]: n for word, n in count.items()} for count in counts]
+        part = _matrix(numbered, len(rows))
+        parts.append((part.data, part.indices, part.indptr))
+    shapes = [(len(indptr) - 1, len(rows)) for _, _, indptr in parts]
+    matrices = [
+        sparse.csr_matrix(part, shape=shape) for part, shape in zip(parts, shapes, strict=True)
+    ]
+    counted: Matrix = sparse.vstack(matrices, "csr")
+    return counted
 
 
 def _matrix(counts: Sequence[dict[int, int]], width: int) -> Matrix:

@@ -3,7 +3,8 @@
 ``encoder.json`` and ``encoder.safetensors``, ``tokenizer.json``, ``labels/`` (ids and texts),
 vectors as npy with faiss files beside them, ``bundle.json`` (settings and fusion), ``config.json``
 (the sections of the configuration that its last step read; a step is given no others),
-``training.json`` (the curves of both modules: module -> name of a curve -> points (step, value)).
+``training.json`` (the curves of both modules: module -> name of a curve -> points (step, value)),
+``profile/`` (of the catalogue, for later ones to be compared with).
 """
 
 from __future__ import annotations

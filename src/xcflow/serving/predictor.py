@@ -19,9 +19,13 @@ from xcflow.artifact import Manifest, read_manifest
 from xcflow.catalogue.string_table import StringTable
 from xcflow.encoders.base import Encoder
 from xcflow.encoders.build import load_encoder
+from xcflow.encoders.parts import unit_parts
 from xcflow.errors import ArtifactError, DataError
+from xcflow.phases import phase
+from xcflow.progress import progress
 from xcflow.ragged import Ragged
 from xcflow.retrieval.calibration import Calibrator
+from xcflow.retrieval.exact import search
 from xcflow.retrieval.fusion import Fusion
 from xcflow.retrieval.ranking import top_of_rows
 from xcflow.retrieval.voices import Heard, Questions, Voices
@@ -29,7 +33,9 @@ from xcflow.serving.bundle import KIND, SETTINGS, label_map_sha256
 from xcflow.topk import NO_LABEL, TopK
 
 VOICES = ("fused", "encoder", "classifier", "neighbours")
+WITHOUT_AUXILIARY = "encoder_without_auxiliary"
 _BLOCK = 512  # texts encoded and scored at a time: bounds memory
+_LABEL_BLOCK = 4096
 
 
 class Predictor:
@@ -42,10 +48,9 @@ class Predictor:
         voices: Names that ``voice`` arguments may take.
     """
 
-    voices = VOICES
-
     def __init__(self, folder: Path, manifest: Manifest, settings: dict[str, Any]) -> None:
         self.manifest = manifest
+        self.voices: tuple[str, ...] = VOICES
         self.label_ids = StringTable.load(folder / "labels" / "ids")
         self.label_texts = StringTable.load(folder / "labels" / "texts")
         self._settings = settings
@@ -55,6 +60,8 @@ class Predictor:
         self._fusion = Fusion.from_dict(settings["fusion"])
         self._calibrator = Calibrator.from_dict(settings["calibration"])
         self._counts = np.load(folder / "label_counts.npy", allow_pickle=False)
+
+        self._plain_labels = np.empty((0, self._encoder.dim), np.float32)
 
     @classmethod
     def load(cls, bundle: Path, *, verify: bool = True) -> Predictor:
@@ -96,6 +103,32 @@ class Predictor:
         """The ``k`` best labels of each text by each voice, from one pass of the encoder."""
         return self._answer(texts, k, self.voices)
 
+    def hear_without_auxiliary(self) -> None:
+        """Give the encoder's vectors of the bare label texts a voice, where they are others.
+
+        It is the encoder's own voice without its auxiliary vectors, searched exactly; a model that
+        has none gets no further voice.
+        """
+        if not self._settings.get("auxiliary_vectors", 0):
+            return
+        size = len(self.label_texts)
+        self._plain_labels = np.empty((size, self._encoder.dim), np.float32)
+        start = 0
+        with progress("labels without auxiliary vectors", size, "texts") as advance:
+            for texts in self.label_texts.chunks(_LABEL_BLOCK):
+                tokens = self._tokens(texts, self._settings["max_label_tokens"])
+                vectors = unit_parts(self._encoder.encode(tokens, unit=False), self._encoder.parts)
+                self._plain_labels[start : start + len(texts)] = vectors.numpy()
+                start += len(texts)
+                advance(len(texts))
+        self.voices = (*VOICES, WITHOUT_AUXILIARY)
+
+    def nearest_labels(self, labels: NDArray[np.integer[Any]], k: int) -> NDArray[np.int32]:
+        """[N, k] the other labels whose vectors lie nearest to those of N label rows."""
+        vectors = np.asarray(self._voices.labels.vectors[labels], np.float32)
+        top = self._voices.by_encoder(vectors, k + 1)
+        return top.keep(_allowed(top, np.asarray(labels, np.int64)), k).labels
+
     def probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """The probability that a label with such a fused score is right; any shape."""
         return self._calibrator(scores)
@@ -117,10 +150,12 @@ class Predictor:
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors [N, D] of texts."""
-        return np.asarray(self._encoder.encode(self._tokens(texts)).numpy())
+        with phase("encode"):
+            tokens = self._tokens(texts, self._settings["max_document_tokens"])
+            return np.asarray(self._encoder.encode(tokens).numpy())
 
-    def _tokens(self, texts: Sequence[str]) -> Ragged:
-        limit, unknown = self._settings["max_document_tokens"], self._settings["unknown_token"]
+    def _tokens(self, texts: Sequence[str], limit: int) -> Ragged:
+        unknown = self._settings["unknown_token"]
         try:
             encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         except TypeError as error:
@@ -136,16 +171,22 @@ class Predictor:
 
     def _ranked(self, questions: Questions, k: int, voices: Sequence[str]) -> dict[str, TopK]:
         """The ``k`` best labels by each of the asked voices, each heard once."""
-        heard = self._voices.listen(questions, max(k, self._settings["shortlist"]))
+        with phase("search"):
+            heard = self._voices.listen(questions, max(k, self._settings["shortlist"]))
         rank: dict[str, Callable[[], TopK]] = {
             "encoder": lambda: heard.encoder,
             "classifier": lambda: heard.classifier,
             "neighbours": lambda: top_of_rows(heard.voted, heard.votes, k),
             "fused": lambda: self._fused(questions, heard, k),
+            WITHOUT_AUXILIARY: lambda: search(questions.vectors, self._plain_labels, k),
         }
         return {voice: rank[voice]() for voice in voices}
 
     def _fused(self, questions: Questions, heard: Heard, k: int) -> TopK:
+        with phase("fusion"):
+            return self._best_fused(questions, heard, k)
+
+    def _best_fused(self, questions: Questions, heard: Heard, k: int) -> TopK:
         proposals = self._voices.propose(questions, heard)
         fused = self._fusion.score(proposals.features(self._counts))
         scores = self._calibrator.comparable(fused, proposals.labels)

@@ -13,7 +13,9 @@ from importlib import import_module
 from pathlib import Path
 
 from xcflow.config import Config
+from xcflow.disk import claimed
 from xcflow.errors import ConfigError
+from xcflow.phases import phase
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ STEPS: dict[str, Step] = {
     step.name: step
     for step in (
         Step("validate_data", ("catalogue",), ("data", "encoder", "validation"), "dataset"),
+        Step("check_drift", ("dataset",), ("drift",), "drift", optional_inputs=("accepted",)),
         Step("cluster_labels", ("dataset",), (*_MODEL, "clustering"), "clusters"),
         Step(
             "train_encoder",
@@ -69,7 +72,7 @@ STEPS: dict[str, Step] = {
             optional_inputs=("champion",),
         ),
         Step("gate_model", ("evaluation",), ("gate",), "verdict"),
-        Step("promote_model", ("bundle", "verdict"), ("tracking",), "promotion"),
+        Step("promote_model", ("bundle", "evaluation", "verdict"), ("tracking",), "promotion"),
     )
 }
 
@@ -85,6 +88,7 @@ def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path
 
     Raises:
         ConfigError: No such step, or an input is missing or unknown.
+        BusyError: Another process is writing the output.
     """
     if name not in STEPS:
         raise ConfigError(f"no step named {name!r}: known are {', '.join(STEPS)}")
@@ -95,8 +99,10 @@ def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path
         what = f"needs the input {missing[0]}" if missing else f"has no input {unknown[0]}"
         raise ConfigError(f"step {name} {what}: its inputs are {', '.join(step.inputs)}")
     _use_threads(config.run.threads)
-    module = import_module(f"xcflow.steps.{name}")
-    module.run(config, {key: Path(path) for key, path in inputs.items()}, Path(output))
+    with phase("imports"):
+        module = import_module(f"xcflow.steps.{name}")
+    with claimed(Path(output)):
+        module.run(config, {key: Path(path) for key, path in inputs.items()}, Path(output))
 
 
 def _use_threads(threads: int) -> None:

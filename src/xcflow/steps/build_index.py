@@ -14,10 +14,12 @@ from tokenizers import Tokenizer
 
 from xcflow.artifact import writing
 from xcflow.catalogue.dataset import Dataset
+from xcflow.catalogue.profile import Profile
 from xcflow.catalogue.tokenizer import unknown_token
-from xcflow.config import Config, EvaluationConfig, RetrievalConfig
+from xcflow.config import Config, EvaluationConfig
 from xcflow.encoders.build import load_encoder, save_encoder
 from xcflow.evaluation.metrics import Measure, without
+from xcflow.phases import phase
 from xcflow.progress import log, progress
 from xcflow.retrieval.calibration import Calibrator, fit_calibrator
 from xcflow.retrieval.exact import search
@@ -42,12 +44,15 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     dataset = Dataset.open(inputs["dataset"])
     splits = Splits.of(dataset)
     vectors = ShardedVectors.open(inputs["embeddings"] / "documents")
-    voices, known = _voices(config, inputs, dataset, vectors)
+    with phase("indexes"):
+        voices, known = _voices(config, inputs, dataset, vectors)
     queries = vectors.take(splits.validation.rows)
-    recall = _recall(voices, queries[: config.retrieval.recall_queries])
+    with phase("recall"):
+        recall = _recall(voices, queries[: config.retrieval.recall_queries])
     counts = dataset.label_counts(dataset.fit_rows)
     forbidden = np.isin(known, splits.validation.rows)
-    fusion, calibrator = _fit(config, voices, queries, dataset, splits, forbidden)
+    with phase("validation documents"):
+        fusion, calibrator = _fit(config, voices, queries, dataset, splits, forbidden)
     meta = {
         "label_map_sha256": label_map_sha256(dataset.labels.ids),
         "labels": len(dataset.labels),
@@ -57,6 +62,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         "index_recall": recall,
     }
     with writing(output, KIND, **provenance("build_index", config, inputs), meta=meta) as folder:
+        encoder, tensors = load_encoder(inputs["encoder"])
         settings = {
             "voices": voices.save(folder),
             "fusion": fusion.to_dict(),
@@ -64,6 +70,8 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
             "shortlist": config.fusion.shortlist,
             "excludes_itself": splits.excludes_itself,
             "max_document_tokens": config.data.max_document_tokens,
+            "max_label_tokens": config.data.max_label_tokens,
+            "auxiliary_vectors": len(tensors["auxiliary.weight"]),
             "unknown_token": unknown_token(Tokenizer.from_file(str(dataset.tokenizer_file))),
         }
         _write_json(folder / SETTINGS, settings)
@@ -74,7 +82,8 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         (folder / "labels").mkdir()
         dataset.labels.ids.save(folder / "labels" / "ids")
         dataset.labels.texts.save(folder / "labels" / "texts")
-        save_encoder(load_encoder(inputs["encoder"])[0], folder)
+        Profile.of(dataset).save(folder)
+        save_encoder(encoder, folder)
 
 
 def _voices(
@@ -82,14 +91,14 @@ def _voices(
 ) -> tuple[Voices, NDArray[np.int64]]:
     """The voices, and which training documents vote: all that have labels, held out ones too."""
     known = np.union1d(dataset.fit_rows, dataset.validation_rows)
-    labels = ShardedVectors.open(inputs["embeddings"] / "labels").all()
+    labels = ShardedVectors.open(inputs["embeddings"] / "labels").all(np.float16)
     classifiers = np.load(inputs["classifier"] / "classifiers.npy", allow_pickle=False)
     return (
         Voices(
-            labels=_index(labels, config.retrieval),
-            classifiers=_index(classifiers, config.retrieval),
+            labels=VectorIndex.build(labels, config.retrieval),
+            classifiers=VectorIndex.build(classifiers, config.retrieval),
             in_use=np.load(inputs["classifier"] / "labels_in_use.npy", allow_pickle=False),
-            documents=_index(vectors.take(known), config.retrieval),
+            documents=VectorIndex.build(vectors.take(known, np.float16), config.retrieval),
             document_labels=dataset.train.labels.take(known),
             neighbours=config.fusion.neighbours,
             temperature=config.fusion.neighbour_temperature,
@@ -97,10 +106,6 @@ def _voices(
         ),
         known,
     )
-
-
-def _index(vectors: NDArray[Any], config: RetrievalConfig) -> VectorIndex:
-    return VectorIndex.build(np.asarray(vectors, np.float32), config)
 
 
 def _recall(voices: Voices, queries: NDArray[np.float32]) -> dict[str, float]:
@@ -146,8 +151,10 @@ def _fit(
     looks = [Look.joined(look) for look in zip(*parts, strict=True)]
     truth = without(splits.validation.labels, splits.left_out)
     measure = Measure.of_training(counts, len(splits.fit), EvaluationConfig())
-    fusion, scores = choose_fusion(looks, truth, measure, config.fusion, config.run.seed)
-    calibrator = fit_calibrator(scores, looks[0].proposals, truth, config.calibration)
+    with phase("fusion"):
+        fusion, scores = choose_fusion(looks, truth, measure, config.fusion, config.run.seed)
+    with phase("calibration"):
+        calibrator = fit_calibrator(scores, looks[0].proposals, truth, config.calibration)
     log(f"calibration: {calibrator.curve.method}, {len(calibrator.curve.scores)} knots")
     return fusion, calibrator
 

@@ -13,6 +13,7 @@ from xcflow.catalogue.dataset import Dataset
 from xcflow.config import Config
 from xcflow.encoders.build import initial_encoder
 from xcflow.labels.auxiliary import map_labels
+from xcflow.phases import phase
 from xcflow.progress import log
 from xcflow.steps.provenance import provenance
 
@@ -23,8 +24,10 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     counts = dataset.label_counts(dataset.fit_rows)
     vectors = torch.empty(0)
     if config.clustering.clusters:
-        vectors = initial_encoder(config.encoder, dataset).encode(dataset.labels.tokens)
-    rows, size = map_labels(vectors, counts, config.clustering, config.run.seed)
+        with phase("label vectors"):
+            vectors = initial_encoder(config.encoder, dataset).encode(dataset.labels.tokens)
+    with phase("clustering"):
+        rows, size = map_labels(vectors, counts, config.clustering, config.run.seed)
     private = int((np.bincount(rows[rows >= 0], minlength=1) == 1).sum()) if size else 0
     log(f"auxiliary vectors: {size:,} for {len(rows):,} labels")
     meta = {"rows": size, "labels": len(rows), "rows_of_one_label": private}

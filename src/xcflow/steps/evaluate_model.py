@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
-from xcflow.artifact import writing
+from xcflow.artifact import read_manifest, writing
 from xcflow.catalogue.dataset import Dataset
 from xcflow.config import Config, EncoderConfig, build
 from xcflow.errors import DataError
 from xcflow.evaluation.baselines import baseline_rankers
 from xcflow.evaluation.evaluate import evaluate
+from xcflow.evaluation.evaluation_charts import Histories
 from xcflow.evaluation.rankers import BundleRanker
-from xcflow.evaluation.report import Histories, evaluation_page
+from xcflow.evaluation.report import evaluation_page
 from xcflow.evaluation.result import CANDIDATE, CHAMPION, KIND, REPORT, Evaluation
+from xcflow.phases import phase
 from xcflow.pretrained import model_folder
 from xcflow.serving.bundle import CONFIG, TRAINING
 from xcflow.serving.predictor import Predictor
@@ -34,19 +37,32 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     """
     dataset = Dataset.open(inputs["dataset"])
     ids = dataset.labels.ids
-    predictor, champion = Predictor.load(inputs["bundle"]), None
+    with phase("load"):
+        predictor, champion = Predictor.load(inputs["bundle"]), None
+        predictor.hear_without_auxiliary()
     voices = {voice: voice for voice in predictor.voices}
-    candidate = BundleRanker(predictor, predictor.manifest.digest, ids, voices)
+    facts = {name: _facts(inputs[name]) for name in ("bundle", "champion") if name in inputs}
+    candidate = BundleRanker(predictor, predictor.manifest.digest, ids, voices, facts["bundle"])
     if "champion" in inputs:
-        old = Predictor.load(inputs["champion"])
-        champion = BundleRanker(old, old.manifest.digest, ids, {CANDIDATE: CHAMPION})
+        with phase("load"):
+            old = Predictor.load(inputs["champion"])
+        main = {CANDIDATE: CHAMPION}
+        champion = BundleRanker(old, old.manifest.digest, ids, main, facts["champion"])
     encoder = _encoder_config(inputs["bundle"])
     _require_tokens_of(encoder, dataset)
     with writing(output, KIND, **provenance("evaluate_model", config, inputs)) as folder:
         baselines = baseline_rankers(dataset, encoder)
         evaluate(dataset, candidate, champion, baselines, config.evaluation, folder)
-        page = evaluation_page(Evaluation.load(folder), _curves(inputs["bundle"]))
+        with phase("report"):
+            page = evaluation_page(Evaluation.load(folder), _curves(inputs["bundle"]))
         (folder / REPORT).write_text(page, encoding="utf-8")
+
+
+def _facts(bundle: Path) -> dict[str, Any]:
+    """What a bundle says of itself, and the bytes that a server must hold."""
+    manifest = read_manifest(bundle)
+    size = sum((bundle / name).stat().st_size for name in manifest.files)
+    return {"bytes": size, "index_recall": manifest.meta["index_recall"]}
 
 
 def _encoder_config(bundle: Path) -> EncoderConfig:

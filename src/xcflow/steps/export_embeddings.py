@@ -15,6 +15,7 @@ from xcflow.config import Config
 from xcflow.encoders.base import Encoder
 from xcflow.encoders.build import load_encoder
 from xcflow.labels.auxiliary import AuxiliaryVectors
+from xcflow.phases import phase
 from xcflow.progress import progress
 from xcflow.ragged import Ragged
 from xcflow.steps.provenance import provenance
@@ -36,9 +37,11 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     auxiliary.table.weight.copy_(tensors["auxiliary.weight"])
     origin = provenance("export_embeddings", config, inputs)
     with writing(output, "embeddings", **origin, meta={"dim": encoder.dim}) as folder:
-        ShardedVectors.write(folder / "documents", _documents(encoder, dataset.train.tokens))
-        labels = augmented_labels(encoder, auxiliary, dataset.labels.tokens)
-        ShardedVectors.write(folder / "labels", _shards(labels.numpy()))
+        with phase("documents"):
+            ShardedVectors.write(folder / "documents", _documents(encoder, dataset.train.tokens))
+        with phase("labels"):
+            labels = augmented_labels(encoder, auxiliary, dataset.labels.tokens, SHARD_ROWS)
+            ShardedVectors.write(folder / "labels", (block.numpy() for block in labels))
 
 
 def _documents(encoder: Encoder, tokens: Ragged) -> Iterator[NDArray[Any]]:
@@ -47,8 +50,3 @@ def _documents(encoder: Encoder, tokens: Ragged) -> Iterator[NDArray[Any]]:
             block = tokens.slice(start, min(start + SHARD_ROWS, len(tokens)))
             yield encoder.encode(block).numpy()
             advance(len(block))
-
-
-def _shards(vectors: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    for start in range(0, len(vectors), SHARD_ROWS):
-        yield vectors[start : start + SHARD_ROWS]

@@ -22,9 +22,9 @@ from xcflow.library import library_digest
 from xcflow.progress import log
 from xcflow.registry import names
 from xcflow.registry.service import connected
-from xcflow.registry.summary import read_json
+from xcflow.registry.summary import read_json, settings_that_differ
 from xcflow.steps import STEPS
-from xcflow.steps.task import Artifact, one_line_errors
+from xcflow.steps.task import TIMES, Artifact, one_line_errors
 
 # Name of the output of ``record_run``.
 SUMMARY = "summary"
@@ -60,10 +60,12 @@ def open_run(
                 key=_run_key(run_name),
                 params=recorded_config(settings),
                 tags={
-                    "catalogue": catalogue,
+                    names.CATALOGUE: catalogue,
                     "catalogue_digest": catalogue_digest[:12],
                     "library_digest": present[:12],
-                    "method": method_name(settings),
+                    names.METHOD: method_name(settings),
+                    names.SETTINGS: settings_that_differ(recorded_config(settings)) or "defaults",
+                    **_licence(catalogue_uri),
                 },
                 dataset={
                     "name": catalogue,
@@ -86,15 +88,33 @@ def find_champion(config: str, bundle: str) -> str:
             raise TrackingError(f"{error}; {kept}") from error
 
 
-def champion_input(digest: str) -> dict[str, str]:
-    """The input ``champion`` of the evaluation: none, or the folder of the champion's bundle."""
+def find_accepted(config: str, catalogue: str) -> str:
+    """The digest of the bundle whose catalogue a catalogue is held against, empty for none.
+
+    Trouble with the tracking store does not stop the run here: it has to answer before anything
+    is promoted, and the same command then holds the catalogue against the accepted one.
+    """
+    answer, unknown = "", "the catalogue is not held against the last accepted one"
+    with one_line_errors(), _survived(unknown), connected() as service:
+        model = Config.from_json(config).tracking.model_name
+        answer = service.call("find_accepted", model=model, catalogue=catalogue)
+    return str(answer)
+
+
+def bundle_input(name: str, digest: str) -> dict[str, str]:
+    """An optional input of a step: none, or the folder of a registered bundle.
+
+    Args:
+        name: Name of the input.
+        digest: The bundle's digest, empty for none.
+    """
     if not digest:
         return {}
     place = Home.at().models / digest
     if (place / MANIFEST).is_file():
-        return {"champion": str(place)}
+        return {name: str(place)}
     with one_line_errors(), connected() as service:
-        return {"champion": str(service.call("fetch_bundle", digest=digest))}
+        return {name: str(service.call("fetch_bundle", digest=digest))}
 
 
 def decision(verdict: str) -> str:
@@ -120,6 +140,7 @@ def record_run(run_name: str, config: str, outputs: Sequence[Artifact], summary:
                 "folder": artifact.path,
                 "params": {section: tree[section] for section in STEPS[name].sections},
                 "from_cache": artifact.metadata.get("written_by_run") != key,
+                "times": artifact.metadata.get(TIMES, {}),
             }
             for name, artifact in zip(RECORDED, outputs, strict=True)
         ]
@@ -133,8 +154,13 @@ def record_run(run_name: str, config: str, outputs: Sequence[Artifact], summary:
                 params=recorded_config(settings),
                 steps=steps,
             )
-        folders = {step["name"]: step["folder"] for step in steps}
-        text = json.dumps({"run": run_name, "mlflow_run": run, "folders": folders}, indent=2)
+        facts = {
+            "run": run_name,
+            "mlflow_run": run,
+            "folders": {step["name"]: step["folder"] for step in steps},
+            "times": {step["name"]: step["times"] for step in steps},
+        }
+        text = json.dumps(facts, indent=2)
         Path(summary).write_text(text + "\n", encoding="utf-8")
 
 
@@ -155,6 +181,13 @@ def method_name(config: Config) -> str:
 def recorded_config(config: Config) -> dict[str, Any]:
     """The sections that say what a run is, without those that say where it goes."""
     return {k: v for k, v in config.to_dict().items() if k not in _NOT_RECORDED}
+
+
+def _licence(catalogue_uri: str) -> dict[str, str]:
+    """The tag with what the ``meta.json`` of a local catalogue says of its licence, if anything."""
+    meta = read_json(Path(catalogue_uri) / "meta.json")
+    licence = str(meta.get("licence") or meta.get("license") or "")
+    return {names.LICENCE: licence} if licence else {}
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from xcflow.artifact import read_manifest, writing
 from xcflow.config import Config
-from xcflow.evaluation.gate import Judgement
 from xcflow.progress import log
 from xcflow.registry.names import RUN_KEY_VARIABLE
 from xcflow.registry.service import connected
@@ -21,20 +20,18 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     """Register ``inputs["bundle"]`` and move the alias; ``inputs["verdict"]`` must allow it.
 
     Raises:
-        GateError: The verdict is not PROMOTE, or is about another candidate or champion.
+        GateError: The verdict is not PROMOTE, or is about another candidate or champion, or about
+            another evaluation than ``inputs["evaluation"]``.
     """
-    judgement = Judgement.open(inputs["verdict"])
     digests = {name: read_manifest(folder).digest for name, folder in inputs.items()}
     with connected() as service:
         move = service.call(
             "promote",
             model=config.tracking.model_name,
             bundle=str(inputs["bundle"]),
-            candidate=judgement.candidate,
+            verdict=str(inputs["verdict"]),
+            evaluation=str(inputs["evaluation"]),
             key=os.environ.get(RUN_KEY_VARIABLE, ""),
-            verdict=judgement.verdict,
-            compared_with=judgement.champion,
-            reason=" ".join(judgement.reasons),
         )
     with writing(output, "promotion", inputs=digests) as folder:
         text = json.dumps(move or {}, indent=2, ensure_ascii=False)

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 from xcflow.artifact import Manifest, read_manifest
 from xcflow.config import Config
 from xcflow.errors import DataError, XcflowError
+from xcflow.interruption import Interruption, interruptible
+from xcflow.phases import phase, timed
 from xcflow.registry.names import RUN_KEY_VARIABLE
 from xcflow.registry.service import recorded
 from xcflow.registry.summary import step_metrics
@@ -25,6 +27,9 @@ from xcflow.storage import fetch
 # Stands before an error's line in a task's log, so that whoever started the pipeline finds it.
 ERROR_MARK = "xcflow error: "
 REPORT = "report.html"
+# Among the facts of an output, not in its folder, whose bytes are the same whenever it is made; so
+# the times stay with an output that is taken from the cache.
+TIMES = "times"
 
 
 class Artifact(Protocol):
@@ -40,10 +45,14 @@ def one_line_errors() -> Iterator[None]:
     # Kubeflow's executor shows the INFO lines of every library.
     logging.getLogger().setLevel(logging.WARNING)
     try:
-        yield
+        with interruptible():
+            yield
     except XcflowError as error:
         print(ERROR_MARK + " ".join(str(error).split()), file=sys.stderr, flush=True)  # noqa: T201
         raise SystemExit(1) from None
+    except Interruption as interruption:
+        print(f"{ERROR_MARK}{interruption}", file=sys.stderr, flush=True)  # noqa: T201
+        raise SystemExit(interruption.exit_code) from None
 
 
 def run_task(
@@ -68,12 +77,18 @@ def run_task(
     """
     with one_line_errors():
         settings, folder = Config.from_json(config), Path(output.path)
-        with recorded(name, json.loads(config), folder), TemporaryDirectory() as scratch:
-            local = {key: fetch(uri, Path(scratch)) for key, uri in inputs.items()}
+        with (
+            recorded(name, json.loads(config), folder),
+            TemporaryDirectory() as scratch,
+            timed() as clock,
+        ):
+            with phase("inputs"):
+                local = {key: fetch(uri, Path(scratch)) for key, uri in inputs.items()}
             run_step(name, settings, local, folder)
+            times = clock.times()
         manifest = read_manifest(folder, STEPS[name].produces)
         _require_inputs(manifest, inputs, expected or {})
-        output.metadata.update(_facts(manifest))
+        output.metadata.update(_facts(manifest), **{TIMES: times.to_dict()})
         if report is not None:
             shutil.copyfile(folder / REPORT, report.path)
         if metrics is not None:

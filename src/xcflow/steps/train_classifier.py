@@ -27,7 +27,6 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     used = np.flatnonzero(dataset.label_counts(dataset.fit_rows))
     settings, seed = config.module_two, config.run.seed
     origin = provenance("train_classifier", config, inputs)
-    checkpoint = checkpoint_of("train_classifier", config, origin)
     module = ModuleTwo(documents, labels, used, splits, settings, config.retrieval, seed)
     plan = Plan(
         "classifiers",
@@ -37,10 +36,10 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         settings.patience,
         seed,
     )
-    history = train(module, len(splits.fit), plan, checkpoint)
     meta = {"labels_in_use": len(used), "labels": len(dataset.labels)}
-    with writing(output, "classifier", **origin, meta=meta) as folder:
-        np.save(folder / "classifiers.npy", module.classifiers().numpy().astype(np.float16))
-        np.save(folder / "labels_in_use.npy", used)
-        (folder / "history.json").write_text(json.dumps(history, indent=1) + "\n")
-    checkpoint.clear()
+    with checkpoint_of("train_classifier", config, origin).claimed() as checkpoint:
+        history = train(module, len(splits.fit), plan, checkpoint)
+        with writing(output, "classifier", **origin, meta=meta) as folder:
+            np.save(folder / "classifiers.npy", module.classifiers().numpy().astype(np.float16))
+            np.save(folder / "labels_in_use.npy", used)
+            (folder / "history.json").write_text(json.dumps(history, indent=1) + "\n")

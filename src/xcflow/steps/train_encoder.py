@@ -14,6 +14,7 @@ from xcflow.catalogue.dataset import Dataset
 from xcflow.config import Config
 from xcflow.encoders.build import initial_encoder, save_encoder
 from xcflow.labels.auxiliary import AuxiliaryVectors
+from xcflow.phases import phase
 from xcflow.steps.provenance import checkpoint_of, provenance
 from xcflow.training.data import Splits
 from xcflow.training.loop import Plan, train
@@ -26,7 +27,8 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     clusters = read_manifest(inputs["clusters"], "clusters")
     row_of_label = np.load(inputs["clusters"] / "row_of_label.npy", allow_pickle=False)
     settings, seed = config.module_one, config.run.seed
-    encoder = initial_encoder(config.encoder, dataset)
+    with phase("initial encoder"):
+        encoder = initial_encoder(config.encoder, dataset)
     auxiliary = AuxiliaryVectors(
         row_of_label,
         int(clusters.meta["rows"]),
@@ -37,7 +39,6 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     )
     splits = Splits.of(dataset)
     origin = provenance("train_encoder", config, inputs)
-    checkpoint = checkpoint_of("train_encoder", config, origin)
     module = ModuleOne(encoder, auxiliary, splits, dataset.labels.tokens, settings, seed)
     plan = Plan(
         "encoder",
@@ -47,9 +48,9 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         settings.patience,
         seed,
     )
-    history = train(module, len(splits.fit), plan, checkpoint)
-    with writing(output, "encoder", **origin, meta={"dim": encoder.dim}) as folder:
-        save_encoder(encoder, folder, {"auxiliary.weight": auxiliary.table.weight})
-        np.save(folder / "row_of_label.npy", row_of_label)
-        (folder / "history.json").write_text(json.dumps(history, indent=1) + "\n")
-    checkpoint.clear()
+    with checkpoint_of("train_encoder", config, origin).claimed() as checkpoint:
+        history = train(module, len(splits.fit), plan, checkpoint)
+        with writing(output, "encoder", **origin, meta={"dim": encoder.dim}) as folder:
+            save_encoder(encoder, folder, {"auxiliary.weight": auxiliary.table.weight})
+            np.save(folder / "row_of_label.npy", row_of_label)
+            (folder / "history.json").write_text(json.dumps(history, indent=1) + "\n")

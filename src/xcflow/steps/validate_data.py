@@ -16,12 +16,13 @@ from xcflow.catalogue.dataset import KIND
 from xcflow.catalogue.findings import Finding
 from xcflow.catalogue.ingest import Ingest
 from xcflow.catalogue.readers import catalogue_digest, open_catalogue
-from xcflow.catalogue.report import HTML_NAME, Report
+from xcflow.catalogue.report import HTML_NAME, Report, tell
 from xcflow.catalogue.summary import summarise
 from xcflow.catalogue.validation import Validation
 from xcflow.config import Config
+from xcflow.disk import claimed
 from xcflow.errors import DataError
-from xcflow.progress import log
+from xcflow.phases import phase
 from xcflow.steps import STEPS
 
 
@@ -40,7 +41,8 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         DataError: The catalogue is refused; ``<output>.rejected`` holds the report.
     """
     catalogue = inputs["catalogue"]
-    digest = catalogue_digest(catalogue, config.data.format)
+    with phase("digests"):
+        digest = catalogue_digest(catalogue, config.data.format)
     config_digest = config.digest(*STEPS["validate_data"].sections)
     rejected = output.with_name(f"{output.name}.rejected")
     meta: dict[str, Any] = {"catalogue_digest": digest}
@@ -50,16 +52,16 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         ) as folder:
             report = _write_dataset(config, catalogue, digest, folder, meta)
     except _RefusedError as refusal:
-        with writing(
-            rejected, "report", config_digest=config_digest, inputs={"catalogue": digest}
-        ) as folder:
+        with (
+            claimed(rejected),
+            writing(
+                rejected, "report", config_digest=config_digest, inputs={"catalogue": digest}
+            ) as folder,
+        ):
             refusal.report.write(folder)
-        raise _error(catalogue, refusal.report.findings, rejected / HTML_NAME) from None
+        raise refusal.report.error(catalogue, rejected / HTML_NAME) from None
     shutil.rmtree(rejected, ignore_errors=True)
-    for finding in report.findings:
-        if finding.status == "warning":
-            log(f"warning: {finding.sentence}")
-    log(f"report on the catalogue: {output / HTML_NAME}")
+    tell(report.findings, output / HTML_NAME)
 
 
 def _write_dataset(
@@ -70,29 +72,42 @@ def _write_dataset(
     Raises:
         _RefusedError: With the report.
     """
-    ingest = Ingest(open_catalogue(catalogue, config.data.format), config, folder)
-    validation = Validation(config.validation, folder, ingest.facts)
+    with phase("imports"):  # great-expectations takes seconds
+        ingest = Ingest(open_catalogue(catalogue, config.data.format), config, folder)
+        files = len(ingest.reader.parts)
+        validation = Validation(config.validation, folder, ingest.facts, files)
     try:
-        ingest.read()
+        with phase("read"):
+            ingest.read()
     except DataError as error:
-        findings = validation.of_unreadable_file(error, len(ingest.reader.files))
+        findings = validation.of_unreadable_file(error)
         raise _RefusedError(_report(ingest, digest, findings)) from error
-    report = _report(ingest, digest, validation.of_rows(ingest.usable()))
+    with phase("checks"):
+        report = _report(ingest, digest, validation.of_rows(ingest.usable()))
     if report.status == "failed":
         raise _RefusedError(report)
-    ingest.split()
-    tokenizer = ingest.tokenize()
-    findings = [*report.findings, *validation.of_tokens(ingest.tokens)]
-    summary = summarise(folder, ingest.facts, ingest.tokens, config.data.max_document_tokens)
+    with phase("split"):
+        ingest.split()
+    with phase("tokenize"):
+        tokenizer = ingest.tokenize()
+    with phase("summary"):
+        findings = [*report.findings, *validation.of_tokens(ingest.tokens)]
+        summary = summarise(folder, ingest.facts, ingest.tokens, config.data.max_document_tokens)
     report = replace(report, findings=findings, summary=summary)
     if report.status == "failed":
         raise _RefusedError(report)
-    report.write(folder)
+    with phase("report"):
+        report.write(folder)
     meta.update(
         summary.sizes,
         tokenizer=config.encoder.model,
         vocabulary=tokenizer.get_vocab_size(),
         status=report.status,
+        findings=[
+            {"status": finding.status, "sentence": finding.sentence}
+            for finding in report.findings
+            if finding.status != "passed"
+        ],
     )
     return report
 
@@ -100,15 +115,3 @@ def _write_dataset(
 def _report(ingest: Ingest, digest: str, findings: Sequence[Finding]) -> Report:
     files = {facts.file: facts.rows_read for facts in ingest.facts.values()}
     return Report(files, digest, findings)
-
-
-def _error(catalogue: Path, findings: Sequence[Finding], page: Path) -> DataError:
-    """The first failed finding in one line, with its first example and where to read on."""
-    first, *others = [finding for finding in findings if finding.status == "failed"]
-    more = f"; {len(others)} more failed" if others else ""
-    reason = f"{first.sentence}{more}; report: {page}"
-    if not first.examples:
-        return DataError(reason, catalogue)
-    example = first.examples[0]
-    what = "; ".join(part for part in (example.remark, reason) if part)
-    return DataError(what, catalogue / example.file, example.line or None)

@@ -5,54 +5,142 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from typing import Any
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from xcflow.errors import StorageError
+from xcflow.disk import claimed, replace_file, writable
+from xcflow.errors import BusyError, StorageError
 from xcflow.home import Home
 from xcflow.progress import log
 
 _STATE = "state.safetensors"
+_MAX_SHARE = 0.1  # of the time goes into saving; large states are saved less often
 
 
 class Checkpoint:
     """One saved state, replaced atomically, in a folder that belongs to one piece of work.
 
+    Beside it stands the model of the best epoch so far: on disk, as it may be half as large as all
+    else that training holds.
+
     Args:
         step: Name of the step.
         key: Digest of all that determines the step's result; another key is another piece of work.
-        every_seconds: Wall time between two saved states.
+        every_seconds: Wall time between two saved states, more where saving takes long; 0 saves
+            whenever asked.
     """
 
     def __init__(self, step: str, key: str, every_seconds: float) -> None:
+        self._step = step
         self._folder = Home.at().checkpoints / f"{step}-{key[:16]}"
         self._every = every_seconds
         self._last = time.monotonic()
+        self._cost = 0.0  # seconds that the last save took
+        self._kept: Path | None = None
+        self._unwritten: dict[str, Tensor] | None = None  # the best model, where the disk refused
+        self._complained = False
+
+    @contextmanager
+    def claimed(self) -> Iterator[Self]:
+        """Do the work of the block without another process at it; when it is done, forget it.
+
+        Raises:
+            BusyError: Another process does the same work.
+        """
+        with ExitStack() as claim:
+            try:
+                claim.enter_context(claimed(self._folder))
+            except BusyError:
+                raise BusyError(
+                    f"{self._step}: another process trains just this ({self._folder}): "
+                    "wait for its end"
+                ) from None
+            except StorageError as error:
+                self._complain(error)
+            yield self
+            self.clear()
 
     def due(self) -> bool:
         """Whether it is time to save."""
-        return time.monotonic() - self._last >= self._every
+        pause = max(self._every, self._cost / _MAX_SHARE) if self._every else 0.0
+        return time.monotonic() - self._last >= pause
 
     def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Replace the saved state: all of it, or none if the process dies in between.
 
-        Raises:
-            StorageError: It cannot be written.
+        Where it cannot be written that is said once and the work goes on: what was learned so far
+        is worth more than a copy of it.
         """
-        partial = self._folder / f"{_STATE}.partial"
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            save_file({k: v.contiguous() for k, v in tensors.items()}, partial, _metadata(state))
-            partial.replace(self._folder / _STATE)
-        except (OSError, SafetensorError) as error:
-            raise StorageError(f"{partial}: the checkpoint cannot be written: {error}") from error
+        start = time.monotonic()
+        # A state is of no use without the best model that it knows of.
+        best_stands = self._unwritten is None or self._write_best(self._unwritten)
+        saved = best_stands and self._write(_STATE, tensors, _metadata(state))
+        if saved and self._kept is not None:  # the state before may have needed an older one
+            for path in set(self._folder.glob(_best("*"))) - {self._kept}:
+                path.unlink()
         self._last = time.monotonic()
+        self._cost = self._last - start
+
+    def keep(self, tensors: dict[str, Tensor], epoch: int) -> None:
+        """Write the model of an epoch that is the best so far; hold it where that fails."""
+        self._kept = self._folder / _best(epoch)
+        if not self._write_best(tensors):
+            self._unwritten = {name: value.clone() for name, value in tensors.items()}
+
+    def kept(self, epoch: int) -> dict[str, Tensor]:
+        """The model that ``keep`` wrote, memory-mapped.
+
+        Raises:
+            StorageError: It cannot be read.
+        """
+        path = self._folder / _best(epoch)
+        if self._unwritten is not None and path == self._kept:
+            return self._unwritten
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise StorageError(
+                f"{path}: cannot be read ({error}): remove {self._folder} and start again"
+            ) from error
+
+    def _write_best(self, tensors: dict[str, Tensor]) -> bool:
+        """Whether the best model could be written."""
+        written = self._kept is not None and self._write(self._kept.name, tensors, {})
+        if written:
+            self._unwritten = None
+        return written
+
+    def _write(self, name: str, tensors: dict[str, Tensor], metadata: dict[str, str]) -> bool:
+        """Whether the tensors could be written; says once that they could not."""
+        partial = self._folder / f"{name}.partial"
+        try:
+            with writable(self._folder):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata)
+                replace_file(partial, self._folder / name)
+        except StorageError as error:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            self._complain(error)
+            return False
+        return True
+
+    def _complain(self, error: StorageError) -> None:
+        if not self._complained:
+            log(f"warning: {error}; training goes on without a newer checkpoint")
+        self._complained = True
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The saved tensors and state, or None where there is none that can be read."""
+        """The saved tensors and state, or None where there is none that can be read.
+
+        The tensors are memory-mapped.
+        """
         path = self._folder / _STATE
         if not path.is_file():
             return None
@@ -67,6 +155,10 @@ class Checkpoint:
     def clear(self) -> None:
         """Forget the state: the work is done."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _best(epoch: int | str) -> str:
+    return f"best-{epoch}.safetensors"
 
 
 def _metadata(state: dict[str, Any]) -> dict[str, str]:

@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xcflow.interruption import held_back
+from xcflow.phases import phase
 from xcflow.progress import log, progress
 from xcflow.training.checkpoint import Checkpoint
 from xcflow.training.validation import SELECTION
@@ -107,27 +109,28 @@ def train(trainee: Trainee, documents: int, plan: Plan, checkpoint: Checkpoint) 
     order: NDArray[np.int64] | None = None
     saved = checkpoint.load()
     if saved is None:
-        best = {k: v.clone() for k, v in trainee.state(training=False).items()}
         _validate(trainee, now, plan, epoch=-1)
+        checkpoint.keep(trainee.state(training=False), now.best_epoch)
     else:
         tensors, state = saved
         now = Progress(**state)
         trainee.restore(_part(tensors, "now."), training=True)
-        best = _part(tensors, "best.")
         if "order" in tensors:
             order = tensors["order"].numpy()
         log(f"{plan.title}: going on from epoch {now.epoch + 1}, step {now.step + 1}")
     while now.epoch < plan.epochs and now.epoch - now.best_epoch <= plan.patience:
         if order is None:
-            order = trainee.order(now.epoch)
-        _run_epoch(trainee, documents, plan, checkpoint, now, order, best)
+            with phase("order"):
+                order = trainee.order(now.epoch)
+        _run_epoch(trainee, documents, plan, checkpoint, now, order)
         order = None
         if _validate(trainee, now, plan, now.epoch):
-            best = {k: v.clone() for k, v in trainee.state(training=False).items()}
+            checkpoint.keep(trainee.state(training=False), now.epoch)
         now.epoch, now.step = now.epoch + 1, 0
         if checkpoint.due():
-            _save(trainee, checkpoint, now, None, best)
-    trainee.restore(best, training=False)
+            _save(trainee, checkpoint, now, None)
+    if now.best_epoch != now.epoch - 1:
+        trainee.restore(checkpoint.kept(now.best_epoch), training=False)
     return {"series": now.series, "best_epoch": now.best_epoch, "epochs": now.epoch}
 
 
@@ -138,30 +141,33 @@ def _run_epoch(
     checkpoint: Checkpoint,
     now: Progress,
     order: NDArray[np.int64],
-    best: dict[str, Tensor],
 ) -> None:
     steps = -(-documents // plan.batch_size)
     title = f"{plan.title}, epoch {now.epoch + 1} of {plan.epochs}"
-    with progress(title, documents, "documents") as advance:
-        while now.step < steps:
+    # A step changes the model in many places, so it is not broken into: an interruption takes
+    # effect between two steps, after the state is saved.
+    with held_back() as interrupted, progress(title, documents, "documents") as advance:
+        while now.step < steps and not interrupted():
             rows = order[now.step * documents // steps : (now.step + 1) * documents // steps]
             rng = np.random.default_rng([plan.seed, now.epoch, now.step])
             torch.manual_seed(int(rng.integers(2**62)))
             at = now.epoch * steps + now.step
-            loss = trainee.step(rows, plan.rate(at, plan.epochs * steps), rng)
+            with phase("batches"):
+                loss = trainee.step(rows, plan.rate(at, plan.epochs * steps), rng)
             now.recent.append(loss)
             now.step += 1
             if now.step == steps or len(now.recent) >= max(1, steps // _LOSS_POINTS):
                 now.point("train/loss", at + 1, float(np.mean(now.recent)))
                 now.recent.clear()
             advance(len(rows), f"loss {loss:.4f}")
-            if checkpoint.due():
-                _save(trainee, checkpoint, now, order, best)
+            if checkpoint.due() or interrupted():
+                _save(trainee, checkpoint, now, order)
 
 
 def _validate(trainee: Trainee, now: Progress, plan: Plan, epoch: int) -> bool:
     """Measure, note and show; whether it is the best so far."""
-    metrics = trainee.validate()
+    with phase("validation"):
+        metrics = trainee.validate()
     for name, value in metrics.items():
         now.point(f"validation/{name}", epoch + 1, value)
     shown = "  ".join(f"{name} {100 * value:.1f}" for name, value in metrics.items())
@@ -177,13 +183,12 @@ def _save(
     checkpoint: Checkpoint,
     now: Progress,
     order: NDArray[np.int64] | None,
-    best: dict[str, Tensor],
 ) -> None:
     tensors = {f"now.{name}": value for name, value in trainee.state(training=True).items()}
-    tensors |= {f"best.{name}": value for name, value in best.items()}
     if order is not None:
         tensors["order"] = torch.from_numpy(order)
-    checkpoint.save(tensors, dict(now.__dict__))
+    with phase("checkpoint"):
+        checkpoint.save(tensors, dict(now.__dict__))
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

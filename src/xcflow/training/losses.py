@@ -17,10 +17,10 @@ _NEVER = -1e4  # finite, so that a row without any negative gives no NaN
 
 def negatives_only(scores: Tensor, candidates: Candidates) -> Tensor:
     """A copy of a [B, U] block in which known pairs can not be taken for negatives."""
-    known = torch.zeros(scores.shape, dtype=torch.bool)
-    for pairs in (candidates.positives, candidates.ignored):
-        known[pairs.rows, pairs.columns] = True
-    return scores.masked_fill(known, _NEVER)
+    known = (candidates.positives, candidates.ignored)
+    rows = torch.cat([pairs.rows for pairs in known])
+    columns = torch.cat([pairs.columns for pairs in known])
+    return scores.index_put((rows, columns), scores.new_tensor(_NEVER))
 
 
 def hardest_triplet(

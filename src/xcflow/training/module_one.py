@@ -6,6 +6,7 @@ batch are its negatives, except those that are known to be true for it or are th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -14,12 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xcflow.config import ModuleOneConfig
-from xcflow.encoders.base import Encoder
+from xcflow.encoders.base import Encoder, blocks
 from xcflow.encoders.parts import parts_of, unit_parts
 from xcflow.labels.auxiliary import AuxiliaryVectors
 from xcflow.negatives.batches import Curriculum, DocumentMemory, document_order
 from xcflow.negatives.candidates import Candidates
+from xcflow.phases import phase
 from xcflow.ragged import Ragged
+from xcflow.retrieval.exact import KEYS
 from xcflow.training.data import Splits
 from xcflow.training.losses import negatives_only, ranking_losses
 from xcflow.training.validation import Validation
@@ -71,21 +74,24 @@ class ModuleOne:
         truth = self._fit.labels.take(rows)
         drawn = draw_one(truth, rng)
         candidates = Candidates.shared(drawn, truth, self._fit.same_item[rows])
-        encoded = self._encoder(
-            Ragged.concatenate([self._fit.tokens(rows), self._labels(candidates)])
-        )
-        documents = unit_parts(encoded[: len(rows)], self._auxiliary.parts)
-        labels = self._auxiliary.augment(
-            encoded[len(rows) :], torch.from_numpy(candidates.labels), training=True
-        )
+        with phase("forward"):
+            encoded = self._encoder(
+                Ragged.concatenate([self._fit.tokens(rows), self._labels(candidates)])
+            )
+        texts, names = encoded.split([len(rows), len(candidates.labels)])
+        documents = unit_parts(texts, self._auxiliary.parts)
+        labels = self._auxiliary.augment(names, torch.from_numpy(candidates.labels), training=True)
         loss = self._loss_of_parts(documents, labels, candidates, drawn)
         self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        with phase("backward"):
+            loss.backward()  # type: ignore[no-untyped-call]
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["peak"]
-        self._optimizer.step()
-        self._encoder.sparse_step(rate * self._config.learning_rate)
-        self._auxiliary.step(rate * self._config.auxiliary_learning_rate)
+        with phase("dense update"):
+            self._optimizer.step()
+        with phase("sparse update"):
+            self._encoder.sparse_step(rate * self._config.learning_rate)
+            self._auxiliary.step(rate * self._config.auxiliary_learning_rate)
         self._memory.put(rows, documents)
         return loss.item()
 
@@ -102,7 +108,7 @@ class ModuleOne:
         """The mean over the encoder's parts of the loss by each part's own cosines."""
         parts = self._auxiliary.parts
         pairs = zip(parts_of(documents, parts), parts_of(labels, parts), strict=True)
-        losses = [self._loss(len(parts) * (d @ z.T), candidates, drawn) for d, z in pairs]
+        losses = [self._loss((len(parts) * d) @ z.T, candidates, drawn) for d, z in pairs]
         return torch.stack(losses).mean()
 
     def _loss(self, scores: Tensor, candidates: Candidates, drawn: NDArray[np.int64]) -> Tensor:
@@ -115,9 +121,9 @@ class ModuleOne:
             loss = 0.5 * (loss + self._losses(negatives.T, positives, columns).mean())
         return loss
 
-    def label_vectors(self) -> Tensor:
-        """Augmented unit vectors z [L, D] of all labels."""
-        return augmented_labels(self._encoder, self._auxiliary, self._label_tokens)
+    def label_vectors(self) -> Iterator[Tensor]:
+        """Augmented unit vectors z of all labels, block by block."""
+        return augmented_labels(self._encoder, self._auxiliary, self._label_tokens, KEYS)
 
     def validate(self) -> dict[str, float]:
         """Metrics of the encoder alone."""
@@ -152,10 +158,17 @@ class ModuleOne:
         self._optimizer.load_state_dict({**state, "state": moments})
 
 
-def augmented_labels(encoder: Encoder, auxiliary: AuxiliaryVectors, tokens: Ragged) -> Tensor:
-    """Unit vectors z [L, D] of label texts with their auxiliary vectors, without gradients."""
-    vectors = encoder.encode(tokens, unit=False)
-    return auxiliary.augment(vectors, torch.arange(len(tokens)), training=False)
+def augmented_labels(
+    encoder: Encoder, auxiliary: AuxiliaryVectors, tokens: Ragged, rows: int
+) -> Iterator[Tensor]:
+    """Unit vectors z of the L label texts with their auxiliary vectors, without gradients.
+
+    They come in blocks of ``rows`` labels, because all of them may be more than memory should hold.
+    """
+    for start, block in blocks(tokens, rows):
+        vectors = encoder.encode(block, unit=False)
+        labels = torch.arange(start, start + len(block))
+        yield auxiliary.augment(vectors, labels, training=False)
 
 
 def draw_one(truth: Ragged, rng: np.random.Generator) -> NDArray[np.int64]:

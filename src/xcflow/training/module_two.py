@@ -7,6 +7,7 @@ nearest-neighbour search). A document weighs the same however many labels it has
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
@@ -15,11 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xcflow.config import ModuleTwoConfig, RetrievalConfig
+from xcflow.encoders.dropout import Dropout
 from xcflow.labels.clustering import balanced_clusters
 from xcflow.negatives.batches import DocumentMemory
 from xcflow.negatives.candidates import Candidates
 from xcflow.negatives.mining import mine
+from xcflow.phases import phase
 from xcflow.ragged import Ragged
+from xcflow.retrieval.exact import KEYS
 from xcflow.row_table import RowTable
 from xcflow.topk import NO_LABEL
 from xcflow.training.data import Splits
@@ -71,20 +75,21 @@ class ModuleTwo:
         self._validation = Validation(splits)
         self.table = RowTable(torch.from_numpy(labels.take(used)))
         self._mined = np.empty((0, 0), np.int32)
-        self._dropout = nn.Dropout(config.dropout)
+        self._dropout = Dropout(config.dropout)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Clusters of like documents, shuffled; mines negatives where the epoch asks for it."""
         config = self._config
         since = epoch - config.mine_from_epoch
         if config.mined and since >= 0 and since % config.mine_every == 0:
-            self._mined = mine(
-                self._documents,
-                self._fit.rows,
-                self.classifiers().numpy(),
-                config.mined,
-                self._retrieval,
-            )
+            with phase("mining"):
+                self._mined = mine(
+                    self._documents,
+                    self._fit.rows,
+                    self.classifiers().numpy(),
+                    config.mined,
+                    self._retrieval,
+                )
         rng = np.random.default_rng([self._seed, epoch])
         members = self._clusters
         place = rng.permutation(int(members.max()) + 1)[members]
@@ -121,8 +126,10 @@ class ModuleTwo:
             positives.rows,
         )
         loss = mean_by_document(losses, positives.rows, len(rows))
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.table.step(rate * self._config.learning_rate)
+        with phase("backward"):
+            loss.backward()  # type: ignore[no-untyped-call]
+        with phase("sparse update"):
+            self.table.step(rate * self._config.learning_rate)
         return loss.item()
 
     def _draw_mined(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int32]:
@@ -140,9 +147,17 @@ class ModuleTwo:
 
     def validate(self) -> dict[str, float]:
         """Metrics of the classifiers alone; a label without one stands with its label vector."""
-        vectors = torch.from_numpy(self._labels.all())
-        vectors[torch.from_numpy(self._used)] = self.classifiers()
-        return self._validation.of_vectors(self._held_out, vectors)
+        return self._validation.of_vectors(self._held_out, self._label_blocks())
+
+    def _label_blocks(self) -> Iterator[Tensor]:
+        """For each of the L labels its classifier or else its label vector, block by block."""
+        for start in range(0, len(self._labels), KEYS):
+            rows = np.arange(start, min(start + KEYS, len(self._labels)))
+            vectors = torch.from_numpy(self._labels.take(rows))
+            first, last = np.searchsorted(self._used, (start, start + len(rows)))
+            trained = nn.functional.normalize(self.table.weight[first:last], dim=1)
+            vectors[torch.from_numpy(self._used[first:last] - start)] = trained
+            yield vectors
 
     def state(self, *, training: bool) -> dict[str, Tensor]:
         """The classifiers; with ``training`` also moments and mined negatives."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import Tensor
 
 from xcflow.config import EvaluationConfig
 from xcflow.evaluation.metrics import Measure, drop_filtered, without
 from xcflow.evaluation.ratios import metrics_of
-from xcflow.retrieval.exact import search
+from xcflow.retrieval.exact import search_blocks
 from xcflow.topk import TopK
 from xcflow.training.data import Splits
 
@@ -32,9 +34,15 @@ class Validation:
         self._truth = without(splits.validation.labels, splits.left_out)
         self.depth = self._measure.depth + int(splits.left_out.lengths.max(initial=0))
 
-    def of_vectors(self, documents: Tensor, labels: Tensor) -> dict[str, float]:
-        """Metrics of exact search with unit vectors [V, D] and [L, D]."""
-        return self.of_ranking(search(documents.numpy(), labels.numpy(), self.depth))
+    def of_vectors(self, documents: Tensor, labels: Iterable[Tensor]) -> dict[str, float]:
+        """Metrics of exact search.
+
+        Args:
+            documents: [V, D] unit vectors.
+            labels: Consecutive blocks of the L labels' unit vectors, best of ``exact.KEYS`` rows.
+        """
+        blocks = (block.numpy() for block in labels)
+        return self.of_ranking(search_blocks(documents.numpy(), blocks, self.depth))
 
     def of_ranking(self, top: TopK) -> dict[str, float]:
         """Metrics of [V, depth] predictions that may still hold what is left out."""

@@ -117,6 +117,26 @@ def test_gradients_reach_every_weight(pretrained: Path):
     assert without == []
 
 
+@pytest.mark.parametrize("budget", [20, 4096])
+def test_gradients_are_those_of_plain_transformers_code(
+    pretrained: Path, budget: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(transformer, "_TOKENS_PER_PART", budget)
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(5, 70, n) for n in (3, 1, 9, 3, 17, 4)]
+    weights = torch.randn(6, 16, generator=torch.Generator().manual_seed(0))
+    encoder = encoder_of(pretrained, dropout=0.0).train()
+    (encoder(Ragged.from_rows(rows)) * weights).sum().backward()
+    found = {name: p.grad for name, p in encoder.model.named_parameters()}
+    encoder.zero_grad()
+    cls_id, sep_id = encoder._ends
+    for row, weight in zip(rows, weights, strict=True):
+        ids = torch.tensor([[cls_id, *row.tolist(), sep_id]])
+        (encoder.model(input_ids=ids).last_hidden_state[0].mean(0) * weight).sum().backward()
+    for name, parameter in encoder.model.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad, atol=1e-5, rtol=1e-4)
+
+
 def test_bfloat16_stays_close_and_gives_float32(pretrained: Path):
     tokens = Ragged.from_rows([[5, 6, 7], [8]])
     config = EncoderConfig(kind="transformer", model=str(pretrained), bf16="on")

@@ -1,7 +1,12 @@
 """Small data sets and evaluations with models whose quality is known."""
 
+import base64
+import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +23,8 @@ from xcflow.ragged import Ragged
 from xcflow.topk import NO_LABEL, TopK
 
 Rows = Sequence[Sequence[int]]
+# What the step adds to the facts of a bundle.
+FACTS = {"bytes": 3_000_000, "index_recall": {"labels": 1.0, "documents": 0.97}}
 
 
 class Scripted:
@@ -42,6 +49,62 @@ class Scripted:
 
     def top_k_voices(self, texts: Sequence[str], k: int) -> dict[str, TopK]:
         return {"fused": self.top_k(texts, k)}
+
+    def nearest_labels(self, labels: NDArray[np.int64], k: int) -> NDArray[np.int32]:
+        """The rows above and below, in turn."""
+        steps = np.repeat(np.arange(1, k), 2)[:k] * np.tile([1, -1], k)[:k]
+        near = np.asarray(labels)[:, None] + steps
+        inside = (near >= 0) & (near < len(self.label_ids))
+        return np.where(inside, near, NO_LABEL).astype(np.int32)
+
+
+class Page(HTMLParser):
+    """A page: its elements nest, it points nowhere outside, and only its one script may run."""
+
+    VOID = ("meta", "br", "input")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.scripts: list[str] = []
+        self.policy = ""
+        self.ids: list[str] = []
+        self.wanted: list[str] = []
+        self.feed(text)
+        assert self.open == []
+        assert not re.search(r"url\(|@import|https?:|\bnan\b", text)
+        assert "default-src 'none'" in self.policy
+        assert len(self.ids) == len(set(self.ids))
+        assert set(self.wanted) <= set(self.ids)
+        for script in self.scripts:
+            digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+            assert f"script-src 'sha256-{digest}'" in self.policy
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        assert not values.keys() & {"src", "href", "srcset", "data"}
+        assert not [name for name in values if name.startswith("on")]
+        if values.get("http-equiv") == "Content-Security-Policy":
+            self.policy = values["content"] or ""
+        self.ids += [v for k, v in attrs if k == "id" and v]
+        self.wanted += [v for k, v in attrs if k in ("for", "aria-describedby") and v]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "script":
+            self.scripts.append(data)
+
+
+@pytest.fixture(scope="session")
+def read_page() -> type[Page]:
+    return Page
 
 
 def documents(prefix: str, labels: Rows) -> Documents:
@@ -86,19 +149,23 @@ def evaluated(tmp_path: Path) -> Callable[..., Evaluation]:
         baselines: Mapping[str, Scripted] | None = None,
         *,
         digests: tuple[str, str] = ("digest of candidate", "digest of champion"),
-        ks: tuple[int, ...] = (1, 5, 100),
+        ks: tuple[int, ...] = (1, 5, 10, 100),
         block: int = 1000,
+        latency_texts: int = 3,
+        facts: Mapping[str, Any] | None = None,
     ) -> Evaluation:
         ids = dataset.labels.ids
-        old = champion and BundleRanker(champion, digests[1], ids, {"fused": "champion"})
+        voice = {"fused": "champion"}
+        old = champion and BundleRanker(champion, digests[1], ids, voice, FACTS)
         others = [
             BundleRanker(model, name, ids, {"fused": name})
             for name, model in (baselines or {}).items()
         ]
-        config = EvaluationConfig(ks=ks, block_documents=block, latency_texts=3)
+        config = EvaluationConfig(ks=ks, block_documents=block, latency_texts=latency_texts)
         output = tmp_path / f"evaluation-{len(list(tmp_path.iterdir()))}"
         with writing(output, KIND) as folder:
-            new = BundleRanker(candidate, digests[0], ids, {"fused": "fused"})
+            more = FACTS | (facts or {})
+            new = BundleRanker(candidate, digests[0], ids, {"fused": "fused"}, more)
             evaluate(dataset, new, old, others, config, folder)
         return Evaluation.open(output)
 

@@ -60,11 +60,9 @@ def test_a_champion_with_other_labels_is_matched_by_id(make_dataset, scripted, e
     old = scripted(["gone", "c", "a"], {texts[0]: ["gone", "a"], texts[1]: ["gone", "c", "a"]})
     evaluation = evaluated(dataset, new, old, ks=(1, 2))
 
-    assert evaluation.metrics["champion"] == {
-        "bundle": "digest of champion",
-        "unknown_labels": 1,
-        "missing_labels": 2,
-    }
+    facts = evaluation.metrics["champion"]
+    assert facts["bundle"] == "digest of champion"
+    assert (facts["unknown_labels"], facts["missing_labels"]) == (1, 2)
     assert evaluation.metrics["candidate"]["missing_labels"] == 0
     top = evaluation.predictions("champion").labels
     assert top[:, :3].tolist() == [[0, -1, -1], [2, 0, -1]]

@@ -1,7 +1,6 @@
 """The command `xcflow sweep` with a stand-in for the pipeline: what is run, kept and drawn."""
 
 import json
-import re
 import statistics
 
 import pytest
@@ -12,7 +11,8 @@ from xcflow.home import Home
 from xcflow_pipelines import records, retrain, shell
 from xcflow_pipelines.cli import app
 from xcflow_pipelines.records import RunRecord, run_identity
-from xcflow_pipelines.watcher import LocalRun
+from xcflow_pipelines.sweep_page import Scale
+from xcflow_pipelines.watcher import CACHED, DONE, SKIPPED, LocalRun, TaskState
 
 FILE = """
 [grid]
@@ -35,9 +35,13 @@ class Pipeline:
         self.configs.append(config)
         accuracy = 0.3 + config.clustering.clusters / 10_000
         model = self.noisy(self.dataset, accuracy, config.run.seed)
-        evaluation = self.evaluated(self.dataset, model, ks=(1, 5, 10))
+        alone = {"encoder": self.noisy(self.dataset, accuracy / 2, config.run.seed)}
+        evaluation = self.evaluated(self.dataset, model, baselines=alone, ks=(1, 5, 10))
         run = LocalRun(f"{label}-{len(self.configs)}", home.runs / f"{label}-{len(self.configs)}")
         run.folder.mkdir(parents=True)
+        shared = CACHED if len(self.configs) > 1 else DONE
+        run.tasks = [TaskState("validate_data", shared), TaskState("train_encoder", DONE)]
+        run.tasks += [TaskState("promote_model", SKIPPED), TaskState("configure", DONE)]
         run.summary = {"mlflow_run": "", "folders": {"evaluate_model": str(evaluation.path)}}
         record = RunRecord.of(run, config, run_identity(config, "catalogue", "library"))
         record.write(home)
@@ -83,10 +87,12 @@ def test_each_combination_is_run_once_and_the_seeds_are_put_together(xcflow, pip
         folder = records.find_run(Home.at(), name).folder("evaluate_model")
         values.append(json.loads((folder / "metrics.json").read_text())["models"]["fused"]["P@1"])
         read_manifest(folder, "evaluation")
-    assert first["figures"]["P@1"] == {
+    assert first["figures"]["fused"]["P@1"] == {
         "mean": pytest.approx(statistics.fmean(values)),
         "deviation": pytest.approx(statistics.stdev(values)),
     }
+    assert first["figures"]["encoder"]["P@1"]["mean"] < first["figures"]["fused"]["P@1"]["mean"]
+    assert tree["from_cache"] == {"validate_data": 11, "train_encoder": 0}
 
 
 def test_a_failed_sweep_names_the_combination_and_goes_on_when_called_again(xcflow, pipeline):
@@ -122,18 +128,33 @@ def test_the_table_has_a_row_for_each_setting(xcflow, pipeline, tmp_path):
     ]  # fmt: skip
     assert len([line for line in lines if '"triplet"' in line]) == 3
     assert all(line.count("±") == 4 for line in lines[1:7])
+    shared = "taken from the cache, in how many of 12 runs: validate_data 11"
+    assert lines[-2] == shared
     assert lines[-1] == f"the page: {tmp_path / 'home' / 'sweeps' / 'clusters.html'}"
 
 
-def test_the_page_draws_a_line_for_each_other_setting_with_error_bars(xcflow, pipeline, tmp_path):
+def test_the_page_draws_a_line_for_each_other_setting_with_error_bars(
+    xcflow, pipeline, tmp_path, read_page
+):
     xcflow("--html", str(tmp_path / "page.html"))
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert page.count('<svg class="chart"') == 2
-    assert page.count("<polyline") == 4
-    assert page.count('<line class="error') == 12
-    for words in ("P@1 by clustering.clusters", "PSP@5 by", "4,096", "clusters-12", "±"):
+    # Two losses, two voices, and of each the runs without clusters apart from the others.
+    assert page.count("<polyline") == 16
+    assert page.count('<line class="break"') == 2
+    assert page.count('<line class="error') == 24
+    for words in (
+        "P@1 in points by clustering.clusters",
+        "PSP@5 in",
+        "4,096",
+        "clusters-12",
+        "±",
+        "softmax&#34;, encoder alone",
+        "so 0 stands apart",
+        "<td>validate_data</td>",
+    ):
         assert words in page
-    assert not re.search(r"http|<script|url\(", page)
+    assert read_page(page).scripts == []
     before = page
     xcflow("--html", str(tmp_path / "page.html"))
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == before
@@ -162,3 +183,20 @@ def test_a_wrong_file_is_one_line(xcflow, pipeline, tmp_path):
     assert error.count("\n") == 1
     assert "did you mean run.seed?" in error
     assert pipeline.configs == []
+
+
+@pytest.mark.parametrize(
+    ("values", "places", "apart"),
+    [
+        ([4096, 0, 1024], [9.5, 10, 12], True),
+        ([0, 64], [0, 64], False),
+        ([1, 2, 3], [1, 2, 3], False),
+        ([0.25, 8.0], [-2, 3], False),
+        ([-1, 100], [-1, 100], False),
+    ],
+)
+def test_values_far_apart_stand_by_their_logarithms(values, places, apart):
+    scale = Scale.of(values)
+    assert [scale.places[value] for value in sorted(values)] == places
+    assert scale.apart == apart
+    assert scale.breaks == ([(places[0] + places[1]) / 2] if apart else [])

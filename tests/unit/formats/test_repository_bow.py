@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xcflow.catalogue.readers import open_catalogue
+from xcflow.catalogue.readers import Misstatement, open_catalogue
 from xcflow.errors import DataError
 
 WORDS = "how trees talk owls in old a river of stones nothing known birds the by singing and woods"
@@ -148,9 +148,10 @@ def test_labels_of_the_older_files_that_are_no_numbers(tmp_path, tools):
         ({**OLD_FILES, "train.txt": "7 4 2\n0 0:1\n\n1 3:1\n"}, "train.txt"),
     ],
 )
-def test_another_number_than_the_header_says_is_a_fault(tmp_path, tools, files, file):
+def test_a_header_with_another_number_loses_no_row(tmp_path, tools, files, file):
     train = tools.read(tools.write(tmp_path, files))
     assert len(train) == 3
+    assert isinstance(train.faults[0], Misstatement)
     assert tools.told(train) == [(file, 1, "the header says 7 rows, there are 3")]
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from xcflow.catalogue.formats import csr_file
-from xcflow.catalogue.readers import open_catalogue
+from xcflow.catalogue.readers import Misstatement, open_catalogue
+from xcflow.config import Config
 from xcflow.errors import DataError
+from xcflow.steps import run_step
 
 FILES = {
     "trn_X.txt": "one\ntwo\nthree\n",
@@ -122,18 +125,21 @@ def test_an_empty_last_row_without_line_end(tmp_path, tools, texts, labels, last
     assert train.labels == [["0"], ["1"], []]
 
 
-@pytest.mark.parametrize(
-    ("files", "file", "reason"),
-    [
-        ({"trn_X_Y.txt": "9 2\n0:1\n\n1:1\n"}, "trn_X_Y.txt", "says 9 rows, there are 3"),
-        ({"Y.txt": "first\nsec\nond\n"}, "Y.txt", "trn_X_Y.txt says 2 labels, there are 3"),
-    ],
-)
-def test_another_number_than_the_header_says_is_a_fault(tmp_path, tools, files, file, reason):
-    folder = tools.write(tmp_path, {**FILES, **files})
-    (fault,) = [*tools.read(folder).faults, *tools.read(folder, "labels").faults]
-    assert (fault.file, fault.line) == (file, 1)
-    assert reason in fault.reason
+@pytest.mark.parametrize("size", [2, 9])
+def test_a_header_with_another_number_loses_no_row(tmp_path, tools, size):
+    folder = tools.write(tmp_path, {**FILES, "trn_X_Y.txt": f"{size} 2\n0:1\n\n1:1\n"})
+    train = tools.read(folder)
+    assert train.labels == [["0"], [], ["1"]]
+    (told,) = train.faults
+    assert isinstance(told, Misstatement)
+    assert (told.file, told.line) == ("trn_X_Y.txt", 1)
+    assert told.reason == f"the header says {size} rows, there are 3"
+
+
+def test_another_number_of_labels_than_the_matrix_has_is_a_fault(tmp_path, tools):
+    labels = tools.read(tools.write(tmp_path, {**FILES, "Y.txt": "first\nsec\nond\n"}), "labels")
+    assert tools.told(labels) == [("Y.txt", 1, "trn_X_Y.txt says 2 labels, there are 3")]
+    assert not isinstance(labels.faults[0], Misstatement)
 
 
 @pytest.mark.parametrize(
@@ -251,3 +257,20 @@ def test_the_data_set_is_that_of_json_lines(tmp_path, tools, small, npz_files):
     catalogue = tools.write(tmp_path / "text", files_of(small, npz_files=npz_files))
     same = tools.write_jsonl(tmp_path / "jsonl", small)
     assert tools.ingested(catalogue, tmp_path / "one") == tools.ingested(same, tmp_path / "two")
+
+
+def test_a_header_with_another_number_is_a_warning(tmp_path, tools, small):
+    files = files_of(small)
+    files["trn_X_Y.txt"] = files["trn_X_Y.txt"].replace("5 4\n", "7 4\n", 1)
+    folder = tools.write(tmp_path / "catalogue", files)
+    limits = {"max_train_test_texts": 1.0}
+    config = Config.from_dict({"validation": limits, "data": {"catalogue_words": 0}})
+    run_step("validate_data", config, {"catalogue": folder}, tmp_path / "dataset")
+    report = json.loads((tmp_path / "dataset" / "report.json").read_text())
+    (check,) = [check for check in report["checks"] if check["name"] == "misstated_sizes"]
+    assert (check["status"], check["count"], check["total"]) == ("warning", 1, 6)
+    assert check["examples"][0]["remark"] == "the header says 7 rows, there are 5"
+    assert report["files"]["trn_X.txt"] == 5
+    strict = Config.from_dict({"validation": {"max_misstated_sizes": 0.0}})
+    with pytest.raises(DataError, match=r"trn_X_Y\.txt, line 1: the header says 7 rows"):
+        run_step("validate_data", strict, {"catalogue": folder}, tmp_path / "refused")

@@ -1,12 +1,14 @@
 """Negatives from nearest-neighbour search."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from xcflow.config import RetrievalConfig
 from xcflow.negatives import mining
+from xcflow.retrieval.index import index_kind
 from xcflow.topk import NO_LABEL
 from xcflow.vectors import ShardedVectors
 
@@ -35,3 +37,16 @@ def test_fewer_labels_than_asked_for(documents: ShardedVectors):
     assert mined.dtype == np.int32
     assert (mined[:, 2:] == NO_LABEL).all()
     assert np.sort(mined[:, :2]).tolist() == [[0, 1]] * 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"), [({}, "ivf"), ({"flat_limit": 300}, "flat"), ({"index": "hnsw"}, "hnsw")]
+)
+def test_many_labels_are_searched_in_inverted_lists(
+    documents: ShardedVectors, settings: dict[str, Any], kind: str
+):
+    config = RetrievalConfig(**{"flat_limit": 200, "hnsw_limit": 400} | settings)
+    assert index_kind(mining._searched_once(config), 300) == kind
+    labels = np.random.default_rng(1).standard_normal((300, 4)).astype(np.float32)
+    mined = mining.mine(documents, np.arange(9), labels, 4, config)
+    assert (mined[:, 0] != NO_LABEL).all()

@@ -12,10 +12,16 @@ from pathlib import Path
 import pytest
 
 from xcflow.artifact import writing
+from xcflow.config import Config
 from xcflow.errors import StorageError
 from xcflow.home import Home
 from xcflow_pipelines import local
-from xcflow_pipelines.local import forget_lost_outputs, new_run_name, temporary_files_in
+from xcflow_pipelines.local import (
+    forget_lost_outputs,
+    new_run_name,
+    run_label,
+    temporary_files_in,
+)
 from xcflow_pipelines.watcher import LocalRun, Watcher
 
 HOLD_LOCK = """
@@ -76,6 +82,12 @@ def test_names_of_runs_do_not_repeat(tmp_path):
         (home.runs / found[-1]).mkdir(parents=True)
     assert len(set(found)) == 3
     assert all(name.startswith("quick-") for name in found)
+
+
+def test_a_run_is_named_by_what_differs_most_often():
+    config = Config.from_dict({"clustering": {"clusters": 64}, "run": {"seed": 3}})
+    assert run_label("small debian/é", "quick", config) == "small-debian-é-quick-K64-s3"
+    assert len(run_label("x" * 100, "quick", config)) == 32 + len("-quick-K64-s3")
 
 
 def test_a_second_run_on_a_home_is_refused(tmp_path):

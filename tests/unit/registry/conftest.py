@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from xcflow.artifact import read_manifest, writing
-from xcflow.config import TrackingConfig
+from xcflow.config import GateConfig, TrackingConfig
+from xcflow.evaluation.verdict import Judgement
 from xcflow.home import Home
 from xcflow.registry.promotion import Registry
 from xcflow.registry.tracking import Tracker
@@ -43,10 +44,33 @@ def registry(tracker, home):
 def make_bundle(tmp_path):
     """Makes a folder that is a bundle by its manifest; returns it and its digest."""
 
-    def make(content):
-        folder = tmp_path / f"bundle-{content}"
-        with writing(folder, "bundle") as partial:
+    def make(content, catalogue=""):
+        folder, meta = tmp_path / f"bundle-{content}", {"catalogue_digest": catalogue}
+        with writing(folder, "bundle", meta=meta) as partial:
             (partial / "weights.txt").write_text(content)
         return folder, read_manifest(folder).digest
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def judged():
+    """Makes a verdict on a bundle by its digest, compared with a champion by its."""
+
+    def make(candidate, champion="", verdict="PROMOTE"):
+        return Judgement(
+            verdict=verdict,
+            reasons=("for a test",),
+            notes=(),
+            checks=(),
+            candidate=candidate,
+            champion=champion,
+            evaluation=f"evaluation of {candidate[:6]}",
+            dataset="dataset",
+            catalogue="catalogue",
+            test_split="split",
+            documents=100,
+            thresholds=GateConfig(),
+        )
 
     return make

@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
-from xcflow.artifact import writing
+from xcflow.artifact import read_manifest, writing
 from xcflow.errors import DataError, GateError, TrackingError
+from xcflow.evaluation.verdict import KIND, VERDICT
 from xcflow.registry import names
 from xcflow.registry.service import Connection, connected, recorded, running
 
@@ -30,7 +32,7 @@ def in_a_run(home, monkeypatch):
     monkeypatch.setenv("XCFLOW_RUN_KEY", "key")
 
 
-def test_steps_of_a_run_share_a_service(in_a_run, tracker, tmp_path):
+def test_steps_of_a_run_share_a_service(in_a_run, tracker, tmp_path, judged):
     run = tracker.open_run("a run", "key", {}, {})
     with running() as path:
         with running() as same:
@@ -51,7 +53,7 @@ def test_steps_of_a_run_share_a_service(in_a_run, tracker, tmp_path):
             time.sleep(0.05)
         steps = tracker.steps(run)
         with connected() as service, pytest.raises(GateError, match="not promoted"):
-            service.call("promote", **promotion(tmp_path / "data"))
+            service.call("promote", **promotion(tmp_path, judged))
     assert {name: child.info.status for name, child in steps.items()} == {
         "validate_data": names.FINISHED,
         "cluster_labels": names.FAILED,
@@ -68,14 +70,17 @@ def ended(tracker, run):
     return [name for name, child in steps.items() if child.info.status != "RUNNING"]
 
 
-def promotion(folder):
-    from xcflow.artifact import read_manifest
-
-    with writing(folder, "bundle"):
-        pass
-    digest = read_manifest(folder).digest
-    judged = {"verdict": "HOLD", "compared_with": "", "reason": "", "candidate": digest}
-    return {"model": "m", "bundle": str(folder), "key": "key", **judged}
+def promotion(folder, judged):
+    for name in ("bundle", "evaluation"):
+        with writing(folder / name, name):
+            pass
+    digests = {name: read_manifest(folder / name).digest for name in ("bundle", "evaluation")}
+    judgement = judged(digests["bundle"], verdict="HOLD")
+    judgement = replace(judgement, evaluation=digests["evaluation"])
+    with writing(folder / "verdict", KIND) as partial:
+        (partial / VERDICT).write_text(judgement.to_json())
+    folders = {name: str(folder / name) for name in (*digests, "verdict")}
+    return {"model": "m", "key": "key", **folders}
 
 
 def test_a_step_outlives_its_tracking_store(monkeypatch, tmp_path, capfd):

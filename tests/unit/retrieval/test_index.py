@@ -52,6 +52,20 @@ def test_exact_search_goes_by_blocks_and_takes_any_layout(monkeypatch: pytest.Mo
         np.testing.assert_array_equal(found.labels, whole.labels)
 
 
+@given(
+    queries=st.integers(0, 4), keys=st.integers(0, 12), k=st.integers(1, 9), seed=st.integers(0, 99)
+)
+def test_keys_in_blocks_are_searched_as_if_they_were_whole(
+    queries: int, keys: int, k: int, seed: int
+):
+    q, x = unit(queries, 4, seed), unit(keys, 4, seed + 1)
+    cuts = np.sort(np.random.default_rng(seed).integers(0, keys + 1, 2))
+    found, whole = exact.search_blocks(q, np.split(x, cuts), k), search(q, x, k)
+    np.testing.assert_array_equal(found.labels, whole.labels)
+    np.testing.assert_allclose(found.scores, whole.scores, rtol=1e-6)
+    assert exact.search_blocks(q, [], k).labels.shape == (queries, k)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_index_finds_nearly_all_and_keeps_it_on_disk(kind: Kind, tmp_path: Path):
     vectors, queries = unit(2000, 8, 0), unit(50, 8, 1)

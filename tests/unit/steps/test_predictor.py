@@ -12,12 +12,14 @@ import pytest
 from tokenizers import Tokenizer
 
 from xcflow.artifact import MANIFEST
+from xcflow.catalogue.dataset import Dataset
 from xcflow.catalogue.string_table import StringTable
 from xcflow.encoders.build import load_encoder
 from xcflow.errors import ArtifactError, DataError
 from xcflow.ragged import Ragged
+from xcflow.retrieval.exact import search
 from xcflow.serving import predictor as module
-from xcflow.serving.predictor import VOICES, Predictor
+from xcflow.serving.predictor import VOICES, WITHOUT_AUXILIARY, Predictor
 from xcflow.topk import NO_LABEL
 
 TEXTS = ["amber goat w", "koala", "", "ebony ibis y x", "no such words", "zebra 斑马", "black"]
@@ -47,6 +49,35 @@ def test_all_voices_at_once(predictor: Predictor, monkeypatch: pytest.MonkeyPatc
         for voice, top in answers.items():
             alone = predictor.top_k(TEXTS, 5, voice)
             np.testing.assert_array_equal(alone.labels, top.labels)
+
+
+def test_the_encoder_answers_without_auxiliary_vectors_where_it_has_some(
+    model: Any, catalogue: Path, configure: Any, train_model: Any
+):
+    heard = model.predictor()
+    before = heard.top_k_voices(TEXTS, 5)
+    heard.hear_without_auxiliary()
+    answers = heard.top_k_voices(TEXTS, 5)
+    assert tuple(answers) == heard.voices == (*VOICES, WITHOUT_AUXILIARY)
+    for voice, top in before.items():
+        np.testing.assert_array_equal(top.labels, answers[voice].labels)
+    dataset = Dataset.open(model.dataset)
+    plain = load_encoder(model.bundle)[0].encode(dataset.labels.tokens).numpy()
+    expected = search(heard.embed(TEXTS), plain, 5)
+    np.testing.assert_array_equal(answers[WITHOUT_AUXILIARY].labels, expected.labels)
+    assert (expected.labels != before["encoder"].labels).any()
+    without = train_model(catalogue, configure(clustering={"clusters": 0})).predictor()
+    without.hear_without_auxiliary()
+    assert without.voices == VOICES
+
+
+def test_the_labels_nearest_to_a_label(predictor: Predictor, model: Any):
+    vectors = np.asarray(np.load(model.bundle / "label_vectors.npy"), np.float32)
+    similar = vectors @ vectors.T
+    np.fill_diagonal(similar, -2.0)
+    found = predictor.nearest_labels(np.array([3, 11]), 4)
+    np.testing.assert_array_equal(found, np.argsort(-similar, axis=1)[[3, 11], :4])
+    assert (predictor.nearest_labels(np.array([0]), 20)[0, 11:] == NO_LABEL).all()
 
 
 @pytest.mark.parametrize("voice", VOICES)

@@ -74,7 +74,7 @@ def embeddings(
     module = make_module_one()
     documents = module._encoder.encode(themed.train.tokens).numpy()
     ShardedVectors.write(folder / "documents", iter(np.array_split(documents, 3)))
-    ShardedVectors.write(folder / "labels", iter([module.label_vectors().numpy()]))
+    ShardedVectors.write(folder / "labels", (block.numpy() for block in module.label_vectors()))
     return ShardedVectors.open(folder / "documents"), ShardedVectors.open(folder / "labels")
 
 

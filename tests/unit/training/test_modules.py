@@ -84,7 +84,7 @@ def test_validation_counts_hits_among_what_is_not_left_out():
     rng = RNG(0)
     documents = torch.nn.functional.normalize(torch.from_numpy(rng.standard_normal((5, 4))), dim=1)
     labels = torch.nn.functional.normalize(torch.from_numpy(rng.standard_normal((30, 4))), dim=1)
-    found = validation.of_vectors(documents.float(), labels.float())
+    found = validation.of_vectors(documents.float(), [labels[:11].float(), labels[11:].float()])
     scores = (documents @ labels.T).numpy()
     hits, recall = [], []
     for i in range(5):
@@ -160,7 +160,7 @@ def test_classifiers_start_at_the_label_vectors(
     vectors = torch.from_numpy(module._labels.take(used))
     torch.testing.assert_close(module.classifiers(), vectors, atol=1e-3, rtol=0)
     everything = torch.from_numpy(module._labels.all())
-    expected = module._validation.of_vectors(module._held_out, everything)
+    expected = module._validation.of_vectors(module._held_out, [everything])
     assert module.validate() == expected
 
 

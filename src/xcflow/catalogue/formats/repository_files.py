@@ -15,7 +15,7 @@ from typing import Generic, NamedTuple, TypeVar
 from xcflow.catalogue.formats.finding_files import plain_or_gzip
 from xcflow.catalogue.formats.lines import decoded, each, filled_lines, lines
 from xcflow.catalogue.formats.row_reader import Row
-from xcflow.catalogue.readers import Fault
+from xcflow.catalogue.readers import Fault, Misstatement
 from xcflow.errors import DataError
 
 T = TypeVar("T")
@@ -64,21 +64,23 @@ def numbered_labels(
     Args:
         rows: Line and text of each.
         path: Their file.
-        size: How many there should be; another number is a fault.
+        size: How many there should be. Another number is a fault: a text with a line break inside
+            would give every later label the number of another.
         said: Where that is written, and what.
     """
     found = 0
     for label, (number, text) in enumerate(without_blank_end(rows, size)):
         yield text if isinstance(text, Fault) else Row(number, str(label), text, [])
         found = label + 1
-    yield from misstated(path, size, found, said)
+    if found != size:
+        yield Fault(path.name, 1, f"{said}, there are {found:,}")
 
 
 def documents(texts: Side[str], labels: Side[Sequence[int]]) -> Iterator[Row | Fault]:
     """Documents whose texts stand in one file and whose labels in another.
 
     Blank rows at the end of one file are no rows where the other has ended. A header with another
-    number of rows is a fault.
+    number of rows is a misstatement.
 
     Raises:
         DataError: One file has more rows than the other.
@@ -108,11 +110,10 @@ def documents(texts: Side[str], labels: Side[Sequence[int]]) -> Iterator[Row | F
         yield from misstated(side.path, side.stated, size)
 
 
-def misstated(path: Path, stated: int | None, size: int, said: str = "") -> Iterator[Fault]:
-    """A fault where another number of rows is written somewhere than there are."""
+def misstated(path: Path, stated: int | None, size: int) -> Iterator[Misstatement]:
+    """A misstatement where a header says another number of rows than there are."""
     if stated not in (None, size):
-        said = said or f"the header says {stated:,} rows"
-        yield Fault(path.name, 1, f"{said}, there are {size:,}")
+        yield Misstatement(path.name, 1, f"the header says {stated:,} rows, there are {size:,}")
 
 
 def filter_rows(

@@ -1,0 +1,86 @@
+"""Candidate and champion on the labels that both know; labels that one alone knows, apart.
+
+A catalogue gains labels between two trainings. To an older champion each of their pairs is a miss
+that says nothing of its quality, and any candidate that was trained later would look better for
+it. So where the two know different labels they are measured once more: true pairs and predictions
+of other labels are taken out, and the rest is ranked anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xcflow.catalogue.dataset import Dataset
+from xcflow.config import EvaluationConfig
+from xcflow.evaluation.metrics import Measure, contains, drop_filtered
+from xcflow.evaluation.protocol import blocks, figures_of, width_asked
+from xcflow.evaluation.rankers import BundleRanker
+from xcflow.evaluation.result import SHARED, TRUTH, DocumentWriter, read_predictions, read_truth
+from xcflow.ragged import Ragged
+
+
+def measure_shared(
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    bundles: Mapping[str, BundleRanker],
+    config: EvaluationConfig,
+    folder: Path,
+) -> dict[str, Any] | None:
+    """Measure models on the labels that all of them know.
+
+    Args:
+        dataset: The data set; propensities and slices stay those of all its labels.
+        rows: Rows of the test documents to measure on.
+        bundles: Name of a model -> the model.
+        config: Depths, constants, size of a block.
+        folder: The evaluation's folder, in which the models were measured on all labels; gets
+            the folder ``shared``.
+
+    Returns:
+        The part ``shared`` of ``metrics.json``; None where the models know the same labels.
+    """
+    shared = np.logical_and.reduce([ranker.knows for ranker in bundles.values()])
+    if all(np.array_equal(ranker.knows, shared) for ranker in bundles.values()):
+        return None
+    measure = Measure.of_training(dataset.label_counts(), len(dataset.train), config)
+    k = width_asked(dataset, measure)
+    writer = DocumentWriter(folder / SHARED, len(rows), config.kept_predictions)
+    for block in blocks(dataset, rows, config.block_documents):
+        truth = block.truth.keep(shared[block.truth.data])
+        writer.add_truth(block.start, measure.truth(truth))
+        for name, ranker in bundles.items():
+            top = ranker.among(block.queries, k, shared)
+            best = drop_filtered(top, block.filtered, measure.size, measure.depth)
+            writer.add_ranking(name, block.start, measure.ranking(best.labels, truth), best)
+    writer.close()
+    sizes = read_truth(folder / SHARED).sizes.sum(axis=1, dtype=np.int64)
+    return {
+        "labels": int(shared.sum()),
+        "counts": {"documents": int((sizes > 0).sum()), "test_pairs": int(sizes.sum())},
+        **figures_of(folder / SHARED, list(bundles), config.ks),
+        "alone": {
+            name: _found_alone(folder, name, ranker.knows & ~shared, config)
+            for name, ranker in bundles.items()
+        },
+    }
+
+
+def _found_alone(
+    folder: Path, model: str, labels: NDArray[np.bool_], config: EvaluationConfig
+) -> dict[str, int]:
+    """How many true pairs of labels that a model alone knows are among its kept predictions."""
+    truth, predicted = Ragged.load(folder / TRUTH), read_predictions(folder, model).labels
+    pairs = found = 0
+    for start in range(0, len(truth), config.block_documents):
+        top = np.asarray(predicted[start : start + config.block_documents])
+        rows = truth.slice(start, start + len(top))
+        rows = rows.keep(labels[rows.data])
+        pairs += len(rows.data)
+        found += int(contains(rows, top, len(labels)).sum())
+    depth = min(config.kept_predictions, config.ks[-1])
+    return {"labels": int(labels.sum()), "test_pairs": pairs, "found": found, "depth": depth}
