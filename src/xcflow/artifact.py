@@ -101,7 +101,8 @@ def writing(
             manifest = Manifest(kind, files, config_digest, dict(inputs or {}), dict(meta or {}))
             text = json.dumps(manifest.__dict__, indent=2, sort_keys=True, ensure_ascii=False)
             (partial / MANIFEST).write_text(text + "\n", encoding="utf-8")
-            replace_folder(partial, output)
+            with phase("to disk"):
+                replace_folder(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

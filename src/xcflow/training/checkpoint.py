@@ -43,7 +43,7 @@ class Checkpoint:
         self._last = time.monotonic()
         self._cost = 0.0  # seconds that the last save took
         self._kept: Path | None = None
-        self._unwritten: dict[str, Tensor] | None = None  # the best model, where the disk refused
+        self._unwritten: dict[str, Tensor] | None = None  # what should stand in that file
         self._complained = False
 
     @contextmanager
@@ -78,29 +78,36 @@ class Checkpoint:
         is worth more than a copy of it.
         """
         start = time.monotonic()
-        # A state is of no use without the best model that it knows of.
-        best_stands = self._unwritten is None or self._write_best(self._unwritten)
-        saved = best_stands and self._write(_STATE, tensors, _metadata(state))
-        if saved and self._kept is not None:  # the state before may have needed an older one
-            for path in set(self._folder.glob(_best("*"))) - {self._kept}:
-                path.unlink()
+        try:
+            if self._kept is not None and self._unwritten is not None:
+                self._write(self._kept.name, self._unwritten, {})
+                self._unwritten = None
+            self._write(_STATE, tensors, _metadata(state))
+            if self._kept is not None:  # the state before may have needed an older one
+                for path in set(self._folder.glob(_best("*"))) - {self._kept}:
+                    path.unlink()
+        except StorageError as error:
+            self._complain(error)
         self._last = time.monotonic()
         self._cost = self._last - start
 
     def keep(self, tensors: dict[str, Tensor], epoch: int) -> None:
-        """Write the model of an epoch that is the best so far; hold it where that fails."""
-        self._kept = self._folder / _best(epoch)
-        if not self._write_best(tensors):
-            self._unwritten = {name: value.clone() for name, value in tensors.items()}
+        """Write the model of an epoch that is the best so far, or hold it where that fails."""
+        self._kept, self._unwritten = self._folder / _best(epoch), None
+        try:
+            self._write(self._kept.name, tensors, {})
+        except StorageError as error:
+            self._unwritten = {name: tensor.clone() for name, tensor in tensors.items()}
+            self._complain(error)
 
     def kept(self, epoch: int) -> dict[str, Tensor]:
-        """The model that ``keep`` wrote, memory-mapped.
+        """The model that ``keep`` got, memory-mapped where it was written.
 
         Raises:
             StorageError: It cannot be read.
         """
         path = self._folder / _best(epoch)
-        if self._unwritten is not None and path == self._kept:
+        if path == self._kept and self._unwritten is not None:
             return self._unwritten
         try:
             return load_file(path)
@@ -109,27 +116,16 @@ class Checkpoint:
                 f"{path}: cannot be read ({error}): remove {self._folder} and start again"
             ) from error
 
-    def _write_best(self, tensors: dict[str, Tensor]) -> bool:
-        """Whether the best model could be written."""
-        written = self._kept is not None and self._write(self._kept.name, tensors, {})
-        if written:
-            self._unwritten = None
-        return written
-
-    def _write(self, name: str, tensors: dict[str, Tensor], metadata: dict[str, str]) -> bool:
-        """Whether the tensors could be written; says once that they could not."""
+    def _write(self, name: str, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
         partial = self._folder / f"{name}.partial"
         try:
             with writable(self._folder):
                 self._folder.mkdir(parents=True, exist_ok=True)
                 save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata)
                 replace_file(partial, self._folder / name)
-        except StorageError as error:
+        finally:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
-            self._complain(error)
-            return False
-        return True
 
     def _complain(self, error: StorageError) -> None:
         if not self._complained:

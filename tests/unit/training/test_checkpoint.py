@@ -63,6 +63,7 @@ def test_a_save_that_fails_is_told_once_and_leaves_the_state_before(
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
         for epoch in (2, 3):
+            checkpoint.keep({"a": torch.full((10_000,), float(epoch))}, epoch)
             checkpoint.save({"a": torch.zeros(10_000)}, {"epoch": epoch})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -73,8 +74,11 @@ def test_a_save_that_fails_is_told_once_and_leaves_the_state_before(
     assert loaded is not None
     assert loaded[1] == {"epoch": 1}
     assert [path.name for path in checkpoint._folder.iterdir()] == ["state.safetensors"]
+    assert checkpoint.kept(3)["a"][0] == 3.0
     checkpoint.save({"a": torch.zeros(1)}, {"epoch": 4})
-    assert Checkpoint("train", KEY, 0.0).load() is not None
+    again = Checkpoint("train", KEY, 0.0)
+    assert again.load() is not None
+    assert again.kept(3)["a"][0] == 3.0
 
 
 def test_the_same_work_is_done_once_at_a_time(home: Path):
