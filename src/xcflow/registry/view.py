@@ -72,6 +72,7 @@ def _view() -> dict[str, Any]:
             for name in SECTIONS
         ],
         "isAccordionReordered": True,
+        "runsHiddenMode": "FIRST_20_RUNS",
     }
 
 
