@@ -475,7 +475,8 @@ class CalibrationConfig:
     Attributes:
         method: ``isotonic``, ``platt`` (a sigmoid), or ``auto``: isotonic where data is plenty.
         depth: Best labels of each validation document that are learned from.
-        min_right: ``auto`` takes isotonic from so many right, and so many wrong, labels on.
+        min_right: ``auto`` takes isotonic from so many right, and so many wrong, labels on, each
+            look at a document counted.
     """
 
     method: Literal["auto", "isotonic", "platt"] = "auto"
