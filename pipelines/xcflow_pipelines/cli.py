@@ -393,6 +393,25 @@ def show_profile(
 
 
 @app.command()
+def sync(home: HomeOption = None, as_json: JsonOption = False) -> int:
+    """Send to MLflow what was recorded while its server was away.
+
+    The next run does so too.
+    """
+    from xcflow.registry.outbox import Outbox
+    from xcflow.registry.sending import send_all
+    from xcflow_pipelines.records import tracking_of
+
+    place = Home.at(home)
+    sent = send_all(place, tracking_of(place))
+    if as_json:
+        _print_json({"sent": sent, "waiting": len(Outbox(place).waiting())})
+    else:
+        typer.echo(f"{sent:,} records sent" if sent else "nothing waits")
+    return OK
+
+
+@app.command()
 def mlflow(
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000,
     host: Annotated[str, typer.Option("--host")] = "127.0.0.1",

@@ -30,7 +30,7 @@ from xcflow.home import VARIABLE as HOME_VARIABLE
 from xcflow.home import Home
 from xcflow.interruption import Interruption, interruptible
 from xcflow.registry.names import RUN_KEY_VARIABLE
-from xcflow.registry.service import RECORD_TIMEOUT_S, connected, running
+from xcflow.registry.service import connected, running
 from xcflow.registry.store import URI_VARIABLE
 from xcflow.registry.tracking import EXPERIMENT_VARIABLE, tracking_uri
 from xcflow.steps.flow import SUMMARY
@@ -200,7 +200,7 @@ def _recorded_interruption(key: str) -> Iterator[None]:
         yield
     except Interruption:
         with contextlib.suppress(XcflowError), connected() as service:
-            service.call("interrupt_run", RECORD_TIMEOUT_S, key=key)
+            service.record("interrupt_run", key=key)
         raise
 
 

@@ -16,8 +16,9 @@ from xcflow.errors import XcflowError
 from xcflow.home import Home
 from xcflow.interruption import Interruption
 from xcflow.library import library_digest
-from xcflow.progress import INTERVAL_VARIABLE
+from xcflow.progress import INTERVAL_VARIABLE, log
 from xcflow.registry.names import PROMOTE
+from xcflow.registry.outbox import Outbox
 from xcflow_pipelines.local import new_run_name, run_label, run_locally
 from xcflow_pipelines.measure import catalogue_folder
 from xcflow_pipelines.records import RunRecord, remember_tracking, run_identity
@@ -91,6 +92,8 @@ def run_pipeline(
         raise Interruption(interruption.number, f"run {name} was interrupted") from None
     finally:
         teller.stop()
+        if waiting := len(Outbox(home).waiting()):
+            log(f"{waiting} records wait for the tracking store: xcflow sync")
     if failed := run.failed:
         raise XcflowError(f"step {failed.name} failed: {failed.error}")
     record = RunRecord.of(run, config, run_identity(config, *digests))

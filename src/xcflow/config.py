@@ -626,11 +626,16 @@ class TrackingConfig:
         uri: MLflow tracking URI; empty means a sqlite store under the home folder.
         experiment: Name of the experiment.
         model_name: Name of the registered model.
+        patience_seconds: How long a step that needs an answer asks a store again that is away.
     """
 
     uri: str = ""
     experiment: str = "xcflow"
     model_name: str = "xcflow"
+    patience_seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        _require_at_least(0, "tracking", self, "patience_seconds")
 
 
 @dataclass(frozen=True)

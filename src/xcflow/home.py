@@ -52,6 +52,11 @@ class Home:
         return self.root / "checkpoints"
 
     @property
+    def outbox(self) -> Path:
+        """What is still to be sent to the tracking store."""
+        return self.root / "outbox"
+
+    @property
     def models(self) -> Path:
         """Promoted bundles, each in a folder named by its digest."""
         return self.root / "models"

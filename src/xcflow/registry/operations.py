@@ -47,13 +47,18 @@ def open_run(
     return run
 
 
-def begin_step(tracker: Tracker, key: str, step: str, params: Mapping[str, Any]) -> str:
-    """Make the child run of a step that begins; returns its id."""
-    return tracker.start_step(tracker.find_run(key), step, params)
+def begin_step(
+    tracker: Tracker, key: str, step: str, step_key: str, params: Mapping[str, Any]
+) -> None:
+    """Make the child run of a step that begins."""
+    tracker.start_step(tracker.find_run(key), step, step_key, params)
 
 
-def end_step(tracker: Tracker, run: str, status: str, folder: str, error: str) -> None:
+def end_step(
+    tracker: Tracker, key: str, step_key: str, status: str, folder: str, error: str
+) -> None:
     """Close the child run of a step, with what stands in its folder, where it wrote one."""
+    run = tracker.find_step(tracker.find_run(key), step_key)
     if folder:
         tracker.log_step(run, Path(folder))
     tracker.end(run, status, error)
@@ -78,11 +83,13 @@ def record_results(
         steps: ``name``, ``folder``, ``params``, ``from_cache`` and ``times`` of each step.
     """
     run = tracker.open_run(name, key, params, {})
-    done = tracker.steps(run)
+    done = {n for n, child in tracker.steps(run).items() if child.info.status == names.FINISHED}
     for step in steps:
         if step["name"] not in done:
-            cached = bool(step["from_cache"])
-            child = tracker.start_step(run, step["name"], step["params"], cached=cached)
+            key_of_step, cached = f"{key}/{step['name']}", bool(step["from_cache"])
+            child = tracker.start_step(
+                run, step["name"], key_of_step, step["params"], cached=cached
+            )
             tracker.log_step(child, Path(step["folder"]))
             tracker.end(child, names.FINISHED)
     _record_outcome(tracker, run, params, {step["name"]: Path(step["folder"]) for step in steps})
@@ -104,6 +111,11 @@ def close_run(tracker: Tracker, key: str, succeeded: bool, error: str) -> str:
     reason = "; ".join(failed) or error
     tracker.end(run, names.FAILED, reason)
     return reason
+
+
+def interrupt_run(tracker: Tracker, key: str) -> None:
+    """Close a pipeline's run that somebody interrupted."""
+    tracker.end(tracker.find_run(key), names.KILLED, "interrupted")
 
 
 def find_champion(tracker: Tracker, model: str, candidate: str) -> str:

@@ -21,11 +21,18 @@ from typing import TYPE_CHECKING, Any, Self
 import xcflow
 from xcflow.artifact import read_manifest
 from xcflow.config import TrackingConfig
-from xcflow.errors import TrackingError, XcflowError
+from xcflow.errors import StoreAwayError, TrackingError, XcflowError
 from xcflow.home import Home
 from xcflow.registry import names
 from xcflow.registry.pyfunc import save_pyfunc
-from xcflow.registry.store import URI_VARIABLE, connect, public_uri, reason_of
+from xcflow.registry.store import (
+    URI_VARIABLE,
+    connect,
+    is_away,
+    patient,
+    public_uri,
+    reason_of,
+)
 from xcflow.registry.summary import curves, flat, metric_name, run_curves, sampled, step_figures
 from xcflow.registry.view import VIEW_TAGS, view_path
 
@@ -44,6 +51,7 @@ METRIC_DIGITS = 5
 # Which of its two sets of pages MLflow shows.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development", **VIEW_TAGS}
 NOTE = "mlflow.note.content"
+PARENT = "mlflow.parentRunId"
 # By this tag a logged model's page links to the registered versions that are made of it.
 MODEL_VERSIONS = "mlflow.modelVersions"
 
@@ -74,6 +82,7 @@ class Tracker:
         self.uri = uri
         self.experiment = experiment
         self._artifacts = artifacts
+        self._time_ms: int | None = None
         with self.trouble():
             self.client = connect(uri)
 
@@ -102,7 +111,20 @@ class Tracker:
         except Exception as error:
             public = public_uri(self.uri)
             reason = reason_of(error).replace(self.uri, public)
-            raise TrackingError(f"tracking store {public}: {reason}") from error
+            kind = StoreAwayError if is_away(error) else TrackingError
+            raise kind(f"tracking store {public}: {reason}") from error
+
+    @contextmanager
+    def as_of(self, seconds: float) -> Iterator[None]:
+        """Record the block as what happened at a time, in seconds since 1970."""
+        self._time_ms = int(seconds * 1000)
+        try:
+            yield
+        finally:
+            self._time_ms = None
+
+    def _now_ms(self) -> int:
+        return int(time.time() * 1000) if self._time_ms is None else self._time_ms
 
     def open_run(
         self, name: str, key: str, params: Mapping[str, Any], tags: Mapping[str, str]
@@ -123,7 +145,7 @@ class Tracker:
             if joined:
                 run = joined
             else:
-                found = self._find(key)
+                found = self._find(names.RUN_KEY, key)
                 run = str(found.info.run_id) if found else self._create(name)
             joined_tag = {names.JOINED: "true"} if joined else {}
             self._log(run, params=flat(params), tags={names.RUN_KEY: key, **joined_tag, **tags})
@@ -138,26 +160,48 @@ class Tracker:
         if joined := os.environ.get(RUN_ID_VARIABLE):
             return joined
         with self.trouble():
-            run = self._find(key)
+            run = self._find(names.RUN_KEY, key)
         if run is None:
             raise TrackingError(f"no run with the key {key!r} in {public_uri(self.uri)}")
         return str(run.info.run_id)
 
     def start_step(
-        self, parent: str, step: str, params: Mapping[str, Any], *, cached: bool = False
+        self,
+        parent: str,
+        step: str,
+        step_key: str,
+        params: Mapping[str, Any],
+        *,
+        cached: bool = False,
     ) -> str:
-        """Make the child run of a step; returns its id."""
-        tags = {names.STEP: step, names.CACHED: str(cached).lower(), "mlflow.parentRunId": parent}
+        """Make the child run of a step where its key has none yet; returns its id."""
+        tags = {names.STEP_KEY: step_key}
         with self.trouble():
             experiment = self.client.get_run(parent).info.experiment_id
-            run = self._create(f"{step} (from cache)" if cached else step, tags, experiment)
+            found = self._find(names.STEP_KEY, step_key, experiment)
+            title = f"{step} (from cache)" if cached else step
+            tags |= {names.STEP: step, names.CACHED: str(cached).lower(), PARENT: parent}
+            run = found.info.run_id if found else self._create(title, tags, experiment)
             self._log(run, params=flat(params))
-        return run
+        return str(run)
+
+    def find_step(self, parent: str, step_key: str) -> str:
+        """The id of the child run of a step.
+
+        Raises:
+            TrackingError: There is none.
+        """
+        with self.trouble():
+            experiment = self.client.get_run(parent).info.experiment_id
+            run = self._find(names.STEP_KEY, step_key, experiment)
+        if run is None:
+            raise TrackingError(f"no step with the key {step_key!r} in {public_uri(self.uri)}")
+        return str(run.info.run_id)
 
     def steps(self, parent: str) -> dict[str, Run]:
         """Name of a step -> its child run, the latest where there are several."""
         with self.trouble():
-            where = f"tags.`mlflow.parentRunId` = '{parent}'"
+            where = f"tags.`{PARENT}` = '{parent}'"
             experiment = self.client.get_run(parent).info.experiment_id
             order = ["attributes.start_time ASC"]
             runs = self.client.search_runs([experiment], where, order_by=order)
@@ -265,7 +309,7 @@ class Tracker:
 
     def log_folder(self, run: str, folder: Path, place: str) -> None:
         """Keep a folder or a file among the run's artifacts."""
-        with self.trouble():
+        with self.trouble(), patient():
             if folder.is_dir():
                 self.client.log_artifacts(run, str(folder), place)
             else:
@@ -307,7 +351,8 @@ class Tracker:
                 params=origin.data.params if origin else None,
                 model_type="pyfunc",
             )
-            self.client.log_model_artifacts(model.model_id, str(local))
+            with patient():
+                self.client.log_model_artifacts(model.model_id, str(local))
             self.client.finalize_logged_model(model.model_id, "READY")
         return str(model.model_id)
 
@@ -324,9 +369,10 @@ class Tracker:
             found = self.client.search_logged_models(
                 [self._experiment_id()],
                 filter_string=f"tags.{names.BUNDLE_DIGEST} = '{digest}'",
-                max_results=1,
             )
-        return str(found[0].model_id) if found else None
+        # One whose files did not arrive is not ready, and is made again.
+        whole = [model for model in found if str(model.status) == "READY"]
+        return str(whole[0].model_id) if whole else None
 
     def end(self, run: str, status: str, error: str = "") -> None:
         """Close a run; one that was joined is left to whoever made it."""
@@ -334,7 +380,7 @@ class Tracker:
             if error:
                 self._log(run, tags={names.ERROR: error})
             if names.JOINED not in self.client.get_run(run).data.tags:
-                self.client.set_terminated(run, status)
+                self.client.set_terminated(run, status, self._now_ms())
 
     def _experiment_id(self) -> str:
         from mlflow.exceptions import MlflowException
@@ -360,19 +406,23 @@ class Tracker:
             "library_version": xcflow.__version__,
         }
         run = self.client.create_run(
-            experiment or self._experiment_id(), run_name=name, tags={**source, **(tags or {})}
+            experiment or self._experiment_id(),
+            start_time=self._now_ms(),
+            run_name=name,
+            tags={**source, **(tags or {})},
         )
         return str(run.info.run_id)
 
-    def _find(self, key: str) -> Run | None:
-        where = f"tags.{names.RUN_KEY} = '{key}'"
-        runs = self.client.search_runs([self._experiment_id()], where, max_results=1)
+    def _find(self, tag: str, value: str, experiment: str | None = None) -> Run | None:
+        where = f"tags.{tag} = '{value}'"
+        place = [experiment or self._experiment_id()]
+        runs = self.client.search_runs(place, where, max_results=1)
         return runs[0] if runs else None
 
     def _log_curve(self, run: str, name: str, points: list[list[float]]) -> None:
         from mlflow.entities import Metric
 
-        now = _now_ms()
+        now = self._now_ms()
         metrics = [
             Metric(name, round(value, METRIC_DIGITS), now, step)
             for step, value in sampled(points, CURVE_POINTS)
@@ -391,7 +441,7 @@ class Tracker:
     ) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
-        now, about = _now_ms(), {"model_id": model}
+        now, about = self._now_ms(), {"model_id": model}
         if dataset:
             about |= {"dataset_name": dataset.name, "dataset_digest": dataset.digest}
         values = [
@@ -415,7 +465,3 @@ def user_name() -> str:
 
 def _batches(rows: list[Any], size: int) -> Iterable[list[Any]]:
     return (rows[i : i + size] for i in range(0, len(rows), size))
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from xcflow.home import Home
 from xcflow.library import library_digest
 from xcflow.progress import log
 from xcflow.registry import names
-from xcflow.registry.service import connected
+from xcflow.registry.service import connected, survived
 from xcflow.registry.summary import read_json, settings_that_differ
 from xcflow.steps import STEPS
 from xcflow.steps.task import TIMES, Artifact, one_line_errors
@@ -53,8 +52,8 @@ def open_run(
                 f"{present[:12]} (version {xcflow.__version__}): start it again"
             )
         catalogue = catalogue_uri.rstrip("/").rpartition("/")[2]
-        with _survived("the run goes unrecorded"), connected() as service:
-            service.call(
+        with survived("the run goes unrecorded"), connected() as service:
+            service.record(
                 "open_run",
                 name=run_name,
                 key=_run_key(run_name),
@@ -79,10 +78,11 @@ def open_run(
 def find_champion(config: str, bundle: str) -> str:
     """The digest of the bundle that a candidate is compared with, empty where there is none."""
     with one_line_errors(), connected() as service:
-        model = Config.from_json(config).tracking.model_name
+        tracking = Config.from_json(config).tracking
         candidate = read_manifest(Path(bundle), "bundle").digest
+        question = {"model": tracking.model_name, "candidate": candidate}
         try:
-            return str(service.call("find_champion", model=model, candidate=candidate))
+            return str(service.decide("find_champion", tracking.patience_seconds, **question))
         except TrackingError as error:
             kept = "the trained model is kept, the same command goes on from here"
             raise TrackingError(f"{error}; {kept}") from error
@@ -95,7 +95,7 @@ def find_accepted(config: str, catalogue: str) -> str:
     is promoted, and the same command then holds the catalogue against the accepted one.
     """
     answer, unknown = "", "the catalogue is not held against the last accepted one"
-    with one_line_errors(), _survived(unknown), connected() as service:
+    with one_line_errors(), survived(unknown), connected() as service:
         model = Config.from_json(config).tracking.model_name
         answer = service.call("find_accepted", model=model, catalogue=catalogue)
     return str(answer)
@@ -114,7 +114,7 @@ def bundle_input(name: str, digest: str) -> dict[str, str]:
     if (place / MANIFEST).is_file():
         return {name: str(place)}
     with one_line_errors(), connected() as service:
-        return {name: str(service.call("fetch_bundle", digest=digest))}
+        return {name: str(service.decide("fetch_bundle", digest=digest))}
 
 
 def decision(verdict: str) -> str:
@@ -146,14 +146,15 @@ def record_run(run_name: str, config: str, outputs: Sequence[Artifact], summary:
         ]
         run = ""
         lost = "results and model are not recorded, they stay in the pipeline's folder"
-        with _survived(lost), connected() as service:
-            run = service.call(
+        with survived(lost), connected() as service:
+            recorded = service.record(
                 "record_results",
                 name=run_name,
                 key=key,
                 params=recorded_config(settings),
                 steps=steps,
             )
+            run = recorded or ""
         facts = {
             "run": run_name,
             "mlflow_run": run,
@@ -167,10 +168,10 @@ def record_run(run_name: str, config: str, outputs: Sequence[Artifact], summary:
 def close_run(run_name: str, state: str, error: str) -> None:
     """Close the pipeline's run and say how it ended."""
     succeeded = state == "SUCCEEDED"
-    with one_line_errors(), _survived("the run's end goes unrecorded"), connected() as service:
+    with one_line_errors(), survived("the run's end goes unrecorded"), connected() as service:
         key = _run_key(run_name)
-        reason = service.call("close_run", key=key, succeeded=succeeded, error=error or state)
-        log(f"run {run_name} " + ("finished" if succeeded else f"failed: {reason}"))
+        reason = service.record("close_run", key=key, succeeded=succeeded, error=error or state)
+        log(f"run {run_name} " + ("finished" if succeeded else f"failed: {reason or state}"))
 
 
 def method_name(config: Config) -> str:
@@ -188,14 +189,6 @@ def _licence(catalogue_uri: str) -> dict[str, str]:
     meta = read_json(Path(catalogue_uri) / "meta.json")
     licence = str(meta.get("licence") or meta.get("license") or "")
     return {names.LICENCE: licence} if licence else {}
-
-
-@contextmanager
-def _survived(consequence: str) -> Iterator[None]:
-    try:
-        yield
-    except TrackingError as error:
-        log(f"{error}; {consequence}")
 
 
 def _run_key(run_name: str) -> str:

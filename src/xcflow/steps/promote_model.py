@@ -25,8 +25,9 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     """
     digests = {name: read_manifest(folder).digest for name, folder in inputs.items()}
     with connected() as service:
-        move = service.call(
+        move = service.decide(
             "promote",
+            config.tracking.patience_seconds,
             model=config.tracking.model_name,
             bundle=str(inputs["bundle"]),
             verdict=str(inputs["verdict"]),

@@ -10,9 +10,10 @@ from dataclasses import replace
 import pytest
 
 from xcflow.artifact import read_manifest, writing
-from xcflow.errors import DataError, GateError, TrackingError
+from xcflow.errors import DataError, GateError, StoreAwayError, TrackingError
 from xcflow.evaluation.verdict import KIND, VERDICT
 from xcflow.registry import names
+from xcflow.registry.outbox import Outbox, Record
 from xcflow.registry.service import Connection, connected, recorded, running
 
 STEP = """
@@ -22,6 +23,13 @@ from xcflow.registry.service import recorded
 with recorded("train_encoder", {}, Path("nowhere")):
     print("working", flush=True)
     time.sleep(600)
+"""
+RUNNER = """
+import subprocess, sys
+from xcflow.registry.service import running
+with running():
+    step = subprocess.Popen([sys.executable, "-c", sys.argv[1]])
+    step.wait()
 """
 
 
@@ -47,7 +55,7 @@ def test_steps_of_a_run_share_a_service(in_a_run, tracker, tmp_path, judged):
         assert killed.stdout.readline() == "working\n"
         killed.send_signal(signal.SIGKILL)
         killed.communicate()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 200
         while "train_encoder" not in ended(tracker, run):
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -83,14 +91,36 @@ def promotion(folder, judged):
     return {"model": "m", "key": "key", **folders}
 
 
-def test_a_step_outlives_its_tracking_store(monkeypatch, tmp_path, capfd):
-    monkeypatch.setenv("XCFLOW_RUN_KEY", "key")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/absent/folder/mlflow.db")
+def test_a_step_outlives_its_tracking_store(in_a_run, home, monkeypatch, tmp_path, capfd):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     done = False
-    with recorded("train_encoder", {}, tmp_path):
-        done = True
+    with running() as path:
+        with recorded("train_encoder", {}, tmp_path):
+            done = True
+        with pytest.raises(StoreAwayError, match="cannot be reached"):
+            Connection(path).decide("find_champion", 0.0, model="m", candidate="")
+        with recorded("train_classifier", {}, tmp_path):
+            pass
     assert done
-    assert "the step goes unrecorded" in capfd.readouterr().err
+    told = "tracking store http://127.0.0.1:1: cannot be reached; what is to be recorded waits"
+    assert told in capfd.readouterr().err
+    waiting = [Record.read(path) for path in Outbox(home).waiting()]
+    assert [record.operation for record in waiting] == 2 * ["begin_step", "end_step"]
+    assert waiting[1].arguments["status"] == names.FINISHED
+
+
+def test_a_step_that_its_runner_left_behind_is_ended(in_a_run, tracker):
+    run = tracker.open_run("a run", "key", {}, {})
+    runner = subprocess.Popen([sys.executable, "-c", RUNNER, STEP], stdout=subprocess.PIPE)
+    assert runner.stdout.readline() == b"working\n"
+    runner.send_signal(signal.SIGKILL)
+    assert runner.stdout.read() == b""  # the step has ended too
+    runner.wait()
+    deadline = time.monotonic() + 200
+    while "train_encoder" not in ended(tracker, run):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_outside_a_run_nothing_is_recorded(monkeypatch, tmp_path):

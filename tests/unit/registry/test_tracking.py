@@ -56,7 +56,7 @@ def test_a_given_run_is_joined_and_left_open(tracker, monkeypatch):
     monkeypatch.setenv("MLFLOW_RUN_ID", given)
     assert tracker.open_run("ignored", "key", {"run": {"seed": 1}}, {}) == given
     assert tracker.find_run("whatever") == given
-    child = tracker.start_step(given, "train_encoder", {})
+    child = tracker.start_step(given, "train_encoder", "key/1", {})
     assert list(tracker.steps(given)) == ["train_encoder"]
     tracker.end(child, names.FINISHED)
     tracker.end(given, names.FINISHED)
@@ -65,7 +65,7 @@ def test_a_given_run_is_joined_and_left_open(tracker, monkeypatch):
 
 
 def test_a_step_is_a_child_with_curves_figures_and_report(tracker, run, trained):
-    child = tracker.start_step(run, "train_encoder", {"module_one": {"epochs": 2}})
+    child = tracker.start_step(run, "train_encoder", "key/1", {"module_one": {"epochs": 2}})
     tracker.log_step(child, trained)
     recorded = tracker.steps(run)["train_encoder"]
     assert recorded.data.tags["mlflow.parentRunId"] == run
@@ -81,7 +81,9 @@ def test_a_step_is_a_child_with_curves_figures_and_report(tracker, run, trained)
 
 
 def test_a_failed_step_names_the_reason_of_the_run(tracker, run):
-    good, bad = (tracker.start_step(run, step, {}) for step in ("validate_data", "train_encoder"))
+    good, bad = (
+        tracker.start_step(run, step, step, {}) for step in ("validate_data", "train_encoder")
+    )
     tracker.end(good, names.FINISHED)
     tracker.end(bad, names.FAILED, "out of patience")
     reason = operations.close_run(tracker, "key", succeeded=False, error="a task failed")
