@@ -35,14 +35,14 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from xcflow.catalogue.dataset import Dataset
 from xcflow.config import Config, EvaluationConfig
-from xcflow.evaluation.baselines import TfidfBaseline, best_of
 from xcflow.evaluation.protocol import measure_models, measured_rows
 from xcflow.evaluation.rankers import Queries, Ranker
 from xcflow.phases import peak_memory_mb
 from xcflow.progress import log
 from xcflow.ragged import Ragged
+from xcflow.retrieval.words import WordIndex
 from xcflow.steps import run_step
-from xcflow.topk import TopK
+from xcflow.topk import TopK, best_of
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("P@1", "P@3", "P@5", "PSP@1", "PSP@5", "R@10", "R@100")
@@ -219,8 +219,8 @@ def measure(dataset: Dataset, threads: int, only: list[str], pecos: Path | None)
 
 
 def by_label_text(dataset: Dataset) -> Search:
-    baseline = TfidfBaseline(dataset.labels.texts.to_list())
-    return lambda queries, k: baseline.top_k(queries.texts, k)
+    words = WordIndex.build(dataset.labels.texts.to_list())
+    return lambda queries, k: words.search(words.vectors(queries.texts), k)
 
 
 def as_ranker(name: str, search: Search) -> Ranker:

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from xcflow.registry.notes import MODELS
 from xcflow.registry.summary import MAIN_METRICS, MAIN_MODEL
@@ -114,13 +115,14 @@ def paths_lines(paths: Mapping[str, Path | str]) -> list[str]:
 def history_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Moves of the champion, newest first."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("when (UTC)", "who", "what", "champion", "before", "verdict", "why"):
+    for name in ("when (UTC)", "who", "what", "champion", "before", "verdict"):
         table.add_column(name, no_wrap=True)
+    table.add_column("why")  # this one gives way where the line is too long
     for row in rows:
         when = str(row["time"]).replace("T", " ").removesuffix("+00:00")
         before = row["from_version"] or "none"
         texts = (when, row["who"], row["action"], row["version"], before, row["verdict"])
-        table.add_row(*map(str, texts), str(row["reason"]))
+        table.add_row(*map(str, texts), Text(str(row["reason"]), no_wrap=True, overflow="ellipsis"))
     return table
 
 

@@ -214,8 +214,8 @@ class EncoderConfig:
     kind: Literal["bag_of_embeddings", "transformer", "transformer_with_bag"] = "bag_of_embeddings"
     model: str = "minilm"
     layers: int = 0
-    phrases: int = 50_000
-    phrase_min_count: int = 3
+    phrases: int = 100_000
+    phrase_min_count: int = 2
     dropout: float = 0.2
     bf16: Literal["auto", "on", "off"] = "auto"
 
@@ -475,7 +475,8 @@ class CalibrationConfig:
     Attributes:
         method: ``isotonic``, ``platt`` (a sigmoid), or ``auto``: isotonic where data is plenty.
         depth: Best labels of each validation document that are learned from.
-        min_right: ``auto`` takes isotonic from so many right, and so many wrong, labels on.
+        min_right: ``auto`` takes isotonic from so many right, and so many wrong, labels on, each
+            look at a document counted.
     """
 
     method: Literal["auto", "isotonic", "platt"] = "auto"

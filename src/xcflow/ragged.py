@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -70,11 +71,11 @@ class Ragged:
 
     @classmethod
     def from_rows(cls, rows: Iterable[Sequence[int]], dtype: Any = np.int32) -> Self:
-        """Build from Python sequences (small inputs and tests)."""
-        arrays = [np.asarray(row, dtype) for row in rows]
-        offsets = np.zeros(len(arrays) + 1, np.int64)
-        np.cumsum([len(a) for a in arrays], out=offsets[1:])
-        return cls(np.concatenate(arrays) if arrays else np.empty(0, dtype), offsets)
+        """Build from Python sequences."""
+        rows = list(rows)
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        return cls(np.fromiter(chain.from_iterable(rows), dtype, int(offsets[-1])), offsets)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Ragged]) -> Self:

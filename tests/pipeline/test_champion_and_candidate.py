@@ -118,6 +118,18 @@ def test_the_better_candidate_is_promoted(judged, trained):
     champion = evaluation.metrics["champion"]
     assert champion["unknown_labels"] == 0
     assert champion["missing_labels"] > 0
+    shared = evaluation.metrics["shared"]
+    assert shared["labels"] == evaluation.metrics["counts"]["labels"] - champion["missing_labels"]
+    assert shared["alone"]["fused"]["labels"] == champion["missing_labels"]
+    assert shared["alone"]["champion"] == {"labels": 0, "test_pairs": 0, "found": 0, "depth": 10}
+    # The champion is no worse than on all labels, of which it lacks some.
+    assert shared["models"]["champion"]["P@1"] > evaluation.metrics["models"]["champion"]["P@1"]
+    assert any("on the" in note and "both know" in note for note in judgement.notes)
+    assert {f"index of {x}" for x in champion["index_recall"]} == {
+        " ".join(check.words.split()[1:4])
+        for check in judgement.checks
+        if check.question == "index finds enough"
+    }
 
 
 def test_the_worse_candidate_is_rejected(judged):

@@ -6,7 +6,11 @@ changes something in the home puts it back.
 
 import json
 import os
+import re
+import shlex
 import shutil
+import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -151,7 +155,8 @@ def test_runs_and_steps_stand_in_mlflow(life, first, repeated, second):
         assert run.data.params["module_one.epochs"] == "1"
         fused = outcome["models"]["fused"]
         assert run.data.metrics["test/fused/P_at_1"] == pytest.approx(fused["P@1"])
-        assert run.inputs.dataset_inputs[0].dataset.name == "small debian"
+        datasets = {entry.dataset.name for entry in run.inputs.dataset_inputs}
+        assert datasets == {"small debian", "small debian validation", "small debian test"}
         steps = tracker.steps(outcome["mlflow_run"])
         assert set(steps) >= set(STEPS) - {"promote_model"}
         for name in TRAINING:
@@ -176,6 +181,60 @@ print(json.dumps(rows["labels"][0]))
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout.splitlines()[-1]) == [label["id"] for label in answer]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the card asks with curl")
+def test_the_commands_of_the_model_card_work_as_they_stand(life, second, tmp_path):
+    (version,) = life.tracker.client.search_model_versions(
+        f"name = 'xcflow' and run_id = '{second['mlflow_run']}'"
+    )
+    predict, serve, ask = re.findall(r"```bash\n(.*?)\n```", version.description, re.S)
+    command, *arguments = shlex.split(predict)
+    assert command == "xcflow"
+    answered = life.command(*arguments)
+    assert answered.returncode == 0, answered.stderr
+    best = answered.stdout.split()[1]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    program, *options = shlex.split(serve.replace("5001", port))
+    assert program == "mlflow"
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{life.home.database}"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    with (tmp_path / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *options],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            question = [*shlex.split(ask.replace("5001", port)), "--retry", "120"]
+            done = subprocess.run(
+                [*question, "--retry-delay", "1", "--retry-connrefused"],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait()
+    (prediction,) = json.loads(done.stdout)["predictions"]
+    assert len(prediction["labels"]) == 5
+    assert prediction["labels"][0] == best
+
+
+def test_the_end_of_a_run_says_where_its_time_went(life, first, repeated):
+    tasks = {task["name"]: task for task in first["tasks"]}
+    trained = tasks["train_encoder"]
+    assert set(trained["times"]["phases"]) >= {"imports", "batches/backward", "validation"}
+    assert sum(trained["times"]["phases"].values()) == pytest.approx(trained["times"]["seconds"])
+    assert trained["times"]["seconds"] < trained["seconds"]
+    again = {task["name"]: task for task in repeated["tasks"]}["train_encoder"]
+    assert (again["state"], again["times"]) == ("from cache", trained["times"])
+    recorded = life.tracker.client.get_run(repeated["mlflow_run"]).data.metrics
+    spent = trained["times"]["seconds"]
+    assert recorded["time/train_encoder"] == pytest.approx(spent, abs=1e-4)
 
 
 def test_a_file_is_answered_row_by_row(life, second, tmp_path):

@@ -63,7 +63,7 @@ class Transformer(Encoder):
             parts = [self._pool(w, mask) for w, (_, mask) in zip(words, padded, strict=True)]
         place = torch.empty(len(by_length), dtype=torch.int64)
         place[torch.from_numpy(by_length)] = torch.arange(len(by_length))
-        vectors: Tensor = self.dropout(torch.cat(parts)[place])
+        vectors: Tensor = self.dropout(torch.cat(parts).index_select(0, place))
         return vectors
 
     def _words(self, parts: list[Tensor]) -> Iterator[Tensor]:

@@ -107,19 +107,24 @@ def evaluation_page(
 
 def gate_page(judgement: Judgement) -> str:
     """The gate's verdict as a page."""
-    plots = []
-    for check in judgement.checks:
-        rivals = [c for c in judgement.checks if c.against == check.against and c.difference]
-        bounds = [x for c in rivals if (d := c.difference) for x in (d.low, d.high, c.threshold)]
+    groups = []
+    for opponent in (*OPPONENTS, ""):
+        checks = [check for check in judgement.checks if check.against == opponent]
+        bounds = [x for c in checks if (d := c.difference) for x in (d.low, d.high, c.threshold)]
         span = 1.1 * max(map(abs, bounds), default=0.0) or 1.0
-        d = check.difference
-        plots.append(interval(d.low, d.difference, d.high, check.threshold, span) if d else "")
+        plots = [
+            interval(d.low, d.difference, d.high, check.threshold, span)
+            if (d := check.difference)
+            else ""
+            for check in checks
+        ]
+        title = f"Against {OPPONENTS[opponent]}" if opponent else "Budgets, data and conditions"
+        groups.append((title, list(zip(checks, plots, strict=True))))
     return render(
         "xcflow.evaluation",
         "gate.html.j2",
         judgement=judgement,
-        checks=list(zip(judgement.checks, plots, strict=True)),
-        opponents=OPPONENTS,
+        groups=[(title, rows) for title, rows in groups if rows],
     )
 
 

@@ -110,5 +110,7 @@ def _row_products(vectors: Tensor, order: Tensor, directions: Tensor, node_of: T
     out = torch.empty(len(order))
     for begin in range(0, len(order), _BLOCK):
         rows = slice(begin, begin + _BLOCK)
-        torch.linalg.vecdot(vectors[order[rows]], directions[node_of[rows]], out=out[rows])
+        # index_select copies whole rows; plain indexing goes value by value, many times as long.
+        points = vectors.index_select(0, order[rows])
+        torch.linalg.vecdot(points, directions.index_select(0, node_of[rows]), out=out[rows])
     return out

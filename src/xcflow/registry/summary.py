@@ -23,6 +23,7 @@ OTHER_METRICS = ("P@1", "PSP@5")
 
 # Curves that stand in the run itself, where runs are compared: name of the step -> what it trains.
 TRAINED = {"train_encoder": "encoder", "train_classifier": "classifier"}
+SHORTEST_S = 0.001  # phases of less say nothing
 RUN_CURVES = ("train/loss", "validation/P@1", "validation/nDCG@5")
 
 
@@ -113,7 +114,11 @@ def run_curves(step: str, folder: Path) -> dict[str, list[list[float]]]:
 
 def phase_metrics(step: str, times: Mapping[str, Any]) -> dict[str, float]:
     """Where the time of a step went, as figures ``time/<step>/<phase>``, and its memory."""
-    phases = {f"time/{step}/{phase}": seconds for phase, seconds in times["phases"].items()}
+    phases = {
+        f"time/{step}/{phase}": seconds
+        for phase, seconds in times["phases"].items()
+        if seconds >= SHORTEST_S
+    }
     return {**phases, "peak_memory_mb": times["peak_memory_mb"]}
 
 

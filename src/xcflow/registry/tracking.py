@@ -423,7 +423,10 @@ class Tracker:
         from mlflow.entities import Metric
 
         now = self._now_ms()
-        metrics = [Metric(name, v, now, step) for step, v in sampled(points, CURVE_POINTS)]
+        metrics = [
+            Metric(name, round(value, METRIC_DIGITS), now, step)
+            for step, value in sampled(points, CURVE_POINTS)
+        ]
         self.client.log_batch(run, metrics=metrics)
 
     def _log(

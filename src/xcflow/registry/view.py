@@ -15,20 +15,23 @@ from xcflow.registry.summary import metric_name
 
 KEY = "xcflow"
 
-COLUMNS = (
-    ("attributes", "Dataset"),
-    ("tags", names.VERDICT),
-    ("tags", names.METHOD),
-    ("params", "encoder.kind"),
-    ("params", "clustering.clusters"),
-    ("params", "run.seed"),
-    ("metrics", "test/fused/P@1"),
-    ("metrics", "test/fused/P@5"),
-    ("metrics", "test/fused/PSP@5"),
-    ("metrics", "test/fused/R@100"),
-    ("metrics", "time/train_encoder"),
-    ("tags", names.SETTINGS),
-)
+# Columns of the table in their order, and their widths in pixels; MLflow's own table shows neither
+# parameters nor metrics.
+COLUMNS = {
+    ("attributes", "Run Name"): 380,
+    ("metrics", "test/fused/P@1"): 145,
+    ("metrics", "test/fused/P@5"): 145,
+    ("metrics", "test/fused/PSP@5"): 160,
+    ("metrics", "test/fused/R@100"): 160,
+    ("tags", names.VERDICT): 90,
+    ("tags", names.METHOD): 80,
+    ("params", "encoder.kind"): 150,
+    ("params", "clustering.clusters"): 150,
+    ("params", "run.seed"): 100,
+    ("metrics", "time/train_encoder"): 160,
+    ("tags", names.SETTINGS): 300,
+    ("attributes", "Dataset"): 300,
+}
 PARAMS = ("encoder.kind", "clustering.clusters", "module_one.epochs", "run.seed")
 BARS = ("P@1", "P@5", "PSP@5", "R@100")
 CURVES = (
@@ -58,14 +61,18 @@ def view_path(experiment: str) -> str:
 
 
 def _view() -> dict[str, Any]:
+    widths = {f"{kind}.`{metric_name(name)}`": width for (kind, name), width in COLUMNS.items()}
     return {
-        "selectedColumns": [f"{kind}.`{metric_name(name)}`" for kind, name in COLUMNS],
+        "selectedColumns": list(widths),
+        "columnOrder": list(widths),
+        "columnWidths": widths,
         "compareRunCharts": list(_charts()),
         "compareRunSections": [
             {"uuid": name, "name": name, "display": True, "isReordered": False, "deleted": False}
             for name in SECTIONS
         ],
         "isAccordionReordered": True,
+        "runsHiddenMode": "FIRST_20_RUNS",
     }
 
 

@@ -141,17 +141,23 @@ def fit_curve(
     return _isotonic(scores, right)
 
 
+def _targets(right: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Platt's targets (1999), a little off 0 and 1: no label is certain for having been lucky."""
+    positives, negatives = int(right.sum()), int((~right).sum())
+    return np.where(right, (positives + 1.0) / (positives + 2.0), 1.0 / (negatives + 2.0))
+
+
 def _isotonic(scores: NDArray[np.float64], right: NDArray[np.bool_]) -> Curve:
     from sklearn.isotonic import IsotonicRegression
 
-    curve = IsotonicRegression(y_min=0.0, y_max=1.0).fit(scores, right.astype(np.float64))
+    curve = IsotonicRegression(y_min=0.0, y_max=1.0).fit(scores, _targets(right))
     return Curve("isotonic", curve.X_thresholds_, curve.y_thresholds_)
 
 
 def _platt(scores: NDArray[np.float64], right: NDArray[np.bool_]) -> Curve:
-    """sigmoid(a s + b), a not negative, with Platt's smoothed targets (1999), by Newton steps."""
+    """sigmoid(a s + b), a not negative, by Newton steps."""
     positives, negatives = int(right.sum()), int((~right).sum())
-    target = np.where(right, (positives + 1.0) / (positives + 2.0), 1.0 / (negatives + 2.0))
+    target = _targets(right)
     middle = scores.mean() if len(scores) else 0.0
     spread = scores.std() if len(scores) else 1.0
     x = (scores - middle) / (spread or 1.0)

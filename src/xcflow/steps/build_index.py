@@ -21,6 +21,7 @@ from xcflow.encoders.build import load_encoder, save_encoder
 from xcflow.evaluation.metrics import Measure, without
 from xcflow.phases import phase
 from xcflow.progress import log, progress
+from xcflow.ragged import Ragged
 from xcflow.retrieval.calibration import Calibrator, fit_calibrator
 from xcflow.retrieval.exact import search
 from xcflow.retrieval.fusion import Fusion
@@ -127,7 +128,11 @@ def _fit(
     splits: Splits,
     forbidden: NDArray[np.bool_],
 ) -> tuple[Fusion, Calibrator]:
-    """Fit the fusion on the validation documents, which do not vote for themselves."""
+    """Fit the fusion on the validation documents, which do not vote for themselves.
+
+    The calibrator learns from all looks, too: documents to come may have fewer of their kin among
+    those that vote than held-out ones have, and are then less often answered rightly.
+    """
     counts = dataset.label_counts(dataset.fit_rows)
     muted = _muted(len(queries), config)
     parts: list[list[Look]] = []  # of each block, one for each look
@@ -154,7 +159,12 @@ def _fit(
     with phase("fusion"):
         fusion, scores = choose_fusion(looks, truth, measure, config.fusion, config.run.seed)
     with phase("calibration"):
-        calibrator = fit_calibrator(scores, looks[0].proposals, truth, config.calibration)
+        calibrator = fit_calibrator(
+            np.concatenate(scores),
+            Ragged.concatenate([look.proposals for look in looks]),
+            Ragged.concatenate([truth] * len(looks)),
+            config.calibration,
+        )
     log(f"calibration: {calibrator.curve.method}, {len(calibrator.curve.scores)} knots")
     return fusion, calibrator
 

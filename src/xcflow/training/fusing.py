@@ -50,12 +50,12 @@ class Choice(NamedTuple):
 
     Attributes:
         fusion: The fusion.
-        scores: [T] what the plain look's proposals score by it; by a network, each document's by
+        scores: Of each look, [T] what its proposals score by it; by a network, each document's by
             one that did not learn from it.
     """
 
     fusion: Fusion
-    scores: NDArray[np.float32]
+    scores: list[NDArray[np.float32]]
 
 
 def choose_fusion(
@@ -85,10 +85,12 @@ def choose_fusion(
         return metrics_of(ranked.labels, truth, measure)[SELECTION]
 
     fixed = fixed_fusion(plain.features)
-    scores = {name: fusion.score(plain.features) for name, fusion in fixed.items()}
+    scores = {
+        name: [fusion.score(look.features) for look in looks] for name, fusion in fixed.items()
+    }
     if int((truth.lengths > 0).sum()) >= _MIN_DOCUMENTS:
         scores["network"] = _cross_fitted(looks, truth, measure, config, seed)
-    found = {name: quality(values) for name, values in scores.items()}
+    found = {name: quality(values[0]) for name, values in scores.items()}
     best = max(found, key=lambda name: found[name])
     shown = "  ".join(f"{name} {100 * value:.1f}" for name, value in found.items())
     log(f"fusion, validation {SELECTION}: {shown}: taking {best}")
@@ -117,15 +119,14 @@ def _cross_fitted(
     measure: Measure,
     config: FusionConfig,
     seed: int,
-) -> NDArray[np.float32]:
-    """[T] each proposal's score by a network that did not see its document."""
-    plain = looks[0]
+) -> list[NDArray[np.float32]]:
+    """Of each look, [T] each proposal's score by a network that did not see its document."""
     half = np.random.default_rng(seed).permutation(len(truth)) % 2 == 0
-    row_ids = plain.proposals.row_ids()
-    scores = np.empty(len(plain.features), np.float32)
+    scores = [np.empty(len(look.features), np.float32) for look in looks]
     for learned_from in (half, ~half):
         seen = [look.some(learned_from) for look in looks]
         fusion = _fitted(seen, truth.take(np.flatnonzero(learned_from)), measure, config, seed)
-        measured = ~learned_from[row_ids]
-        scores[measured] = fusion.score(plain.features[measured])
+        for look, values in zip(looks, scores, strict=True):
+            measured = ~learned_from[look.proposals.row_ids()]
+            values[measured] = fusion.score(look.features[measured])
     return scores

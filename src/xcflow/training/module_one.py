@@ -192,4 +192,5 @@ def _dense_optimizer(encoder: Encoder, config: ModuleOneConfig) -> torch.optim.A
             for (peak, decay), members in groups.items()
         ],
         eps=1e-6,
+        fused=True,
     )

@@ -120,7 +120,12 @@ def test_the_gate_page_shows_every_question(large_dataset, models, evaluated, re
     page = gate_page(judgement)
     read_page(page)
     assert judgement.verdict == "REJECT"
-    assert page.count('<svg class="interval"') == len(judgement.checks) == 12
+    compared = [question for question in judgement.checks if question.difference]
+    assert page.count('<svg class="interval"') == len(compared) == 15
+    for question in judgement.checks:
+        assert question.difference or question.words in page
+    for title in ("Against the champion", "Against the untrained encoder", "Budgets"):
+        assert title in page
     for reason in judgement.reasons:
         assert reason in page
 

@@ -1,5 +1,6 @@
 """The command line without a model: usage, errors in one line, exit codes."""
 
+import dataclasses
 import json
 import socket
 import subprocess
@@ -10,6 +11,8 @@ import pytest
 
 from xcflow.config import Config
 from xcflow.errors import DataError, GateError
+from xcflow.home import Home
+from xcflow.registry.moves import Move, append_move
 from xcflow_pipelines import shell
 from xcflow_pipelines.cli import app
 from xcflow_pipelines.toml_text import to_toml
@@ -66,6 +69,9 @@ def test_help_imports_nothing_heavy():
         (["compare", "a", "b"], "no finished run a"),
         (["promote", "a"], "no finished run a"),
         (["promote", "a", "--override"], "needs --reason"),
+        (["promote", "a", "--override", "--reason", " "], "needs --reason"),
+        (["rollback"], "needs --reason"),
+        (["rollback", "--to", "1", "--reason", " "], "needs --reason"),
         (["profiles", "show", "nonsense"], "no profile named 'nonsense'"),
     ],
 )
@@ -100,6 +106,25 @@ def test_a_home_can_be_named_before_the_command(xcflow, tmp_path):
 def test_history_of_a_new_home(xcflow):
     assert xcflow("history") == (shell.OK, "no champion yet: xcflow run\n", "")
     assert xcflow("history", "--json") == (shell.OK, "[]\n", "")
+
+
+def test_an_altered_history_is_shown_and_named(xcflow, tmp_path):
+    home = Home.at(tmp_path / "home")
+    home.root.mkdir()
+    move = Move(**{field.name: field.name for field in dataclasses.fields(Move)})
+    for action in ("promote", "override", "rollback"):
+        append_move(home, dataclasses.replace(move, action=action))
+    code, out, error = xcflow("history", "--home", str(home.root))
+    assert (code, error) == (shell.OK, "")
+    actions = [line.split()[2] for line in out.splitlines()[1:]]
+    assert actions == ["rollback", "override", "promote"]
+    text = home.promotions.read_text().replace("override", "promote", 1)
+    home.promotions.write_text(text)
+    code, out, error = xcflow("history", "--home", str(home.root))
+    assert code == shell.FAILED
+    assert len(out.splitlines()) == 4
+    assert "promotions.jsonl, line 3: does not follow the line before" in error
+    assert error.count("\n") == 1
 
 
 def test_profiles_are_listed(xcflow):

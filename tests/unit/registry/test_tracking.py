@@ -4,10 +4,10 @@ import os
 import pytest
 
 from xcflow.artifact import writing
-from xcflow.config import TrackingConfig
+from xcflow.config import Config, TrackingConfig
 from xcflow.errors import TrackingError
 from xcflow.registry import names, operations
-from xcflow.registry.summary import flat, metric_name, sampled
+from xcflow.registry.summary import flat, metric_name, sampled, settings_that_differ
 from xcflow.registry.tracking import CURVE_POINTS, Tracker, tracking_uri
 
 
@@ -124,8 +124,27 @@ def test_flat_names_are_those_that_set_takes():
     assert flat(tree) == {"a.b": "1", "a.c.d": "x", "e": "1, 2"}
 
 
-def test_metric_names_that_mlflow_accepts():
-    assert metric_name("test/fused/P@1") == "test/fused/P_at_1"
+def test_settings_that_are_not_the_defaults():
+    config = Config.from_dict({"run": {"seed": 7}, "clustering": {"clusters": 64}})
+    assert settings_that_differ(config.to_dict()) == "run.seed=7, clustering.clusters=64"
+    assert settings_that_differ(Config().to_dict()) == ""
+
+
+def test_metric_names_that_mlflow_accepts(tracker, run):
+    names_of_ours = (metric_name("test/fused/P@1"), "time/train_encoder/batches/sparse update")
+    tracker.log_figures(run, dict.fromkeys(names_of_ours, 0.5))
+    assert set(names_of_ours) <= set(tracker.client.get_run(run).data.metrics)
+    with pytest.raises(TrackingError, match='Invalid value "test/fused/P@1"'):
+        tracker.log_figures(run, {"test/fused/P@1": 0.5})
+
+
+def test_an_experiment_carries_the_view_that_its_page_is_opened_with(tracker, run):
+    experiment = tracker.client.get_experiment_by_name("tests")
+    view = json.loads(experiment.tags["mlflow.sharedViewState.xcflow"])
+    assert "metrics.`test/fused/P_at_1`" in view["selectedColumns"]
+    sections = {section["uuid"] for section in view["compareRunSections"]}
+    assert {chart["metricSectionId"] for chart in view["compareRunCharts"]} == sections
+    assert f"/{experiment.experiment_id}/runs?viewStateShareKey=xcflow" in tracker.runs_page()
 
 
 @pytest.mark.parametrize("length", [1, 2, 9, 10, 11, 99])

@@ -112,6 +112,13 @@ def test_scores_of_documents_become_comparable(true):
     assert others.brier(found) < others.brier(plain) - 0.005
 
 
+def test_nothing_is_certain():
+    scores, _, right = pairs(2_000)
+    likely = fit_curve(scores, right, CalibrationConfig())(np.array([-100.0, 100.0]))
+    assert 0.0 < likely[0] < 0.01
+    assert 0.99 < likely[1] < 1.0
+
+
 def test_no_ranking_changes():
     lists = Lists(50, 2)
     found = fit_calibrator(lists.scores, lists.proposals, lists.truth, CalibrationConfig())

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from xcflow.catalogue.dataset import Dataset
+from xcflow.catalogue.drift import Comparison
+from xcflow.catalogue.profile import Profile
 from xcflow.config import Config, EncoderConfig
 from xcflow.encoders.build import load_encoder
 from xcflow.errors import ConfigError, DataError, XcflowError
@@ -130,6 +132,15 @@ def test_the_bundle_says_what_it_is(model: Any):
     assert manifest.meta["catalogue_digest"] == model.manifest("dataset").inputs["catalogue"]
     assert set(manifest.inputs) == {"dataset", "encoder", "embeddings", "classifier"}
     assert not [name for name in manifest.files if name.endswith((".pkl", ".pt", ".bin"))]
+
+
+def test_the_bundle_tells_what_its_catalogue_was(model: Any):
+    """Held against the catalogue that the model was trained on, nothing has changed."""
+    present, remembered = Profile.of(Dataset.open(model.dataset)), Profile.open(model.bundle)
+    assert remembered.catalogue == present.catalogue
+    observed = Comparison(remembered, present).observed()
+    assert len(observed) > 2
+    assert not any(o.tally.count for o in observed)
 
 
 def test_the_bundle_states_only_settings_that_were_in_force(model: Any):

@@ -117,6 +117,25 @@ def test_the_best_model_stands_beside_the_state_that_goes_with_it(home: Path):
         checkpoint.kept(0)
 
 
+def test_a_best_model_that_the_disk_refuses_is_held_until_it_can_be_written(home: Path):
+    checkpoint = Checkpoint("train", KEY, 0.0)
+    checkpoint.save({"a": torch.ones(1)}, {"best_epoch": -1})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    best = torch.rand(10_000)
+    try:
+        checkpoint.keep({"a": best}, 3)
+        checkpoint.save({"a": torch.zeros(1)}, {"best_epoch": 3})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert torch.equal(checkpoint.kept(3)["a"], best)
+    loaded = checkpoint.load()
+    assert loaded is not None
+    assert loaded[1] == {"best_epoch": -1}, "a state whose best model is nowhere was saved"
+    checkpoint.save({"a": torch.zeros(1)}, {"best_epoch": 3})
+    assert torch.equal(Checkpoint("train", KEY, 0.0).kept(3)["a"], best)
+
+
 def test_finished_work_is_forgotten(home: Path):
     checkpoint = Checkpoint("train", KEY, 0.0)
     checkpoint.clear()

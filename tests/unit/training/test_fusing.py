@@ -80,12 +80,13 @@ def test_what_is_measured_was_not_learned_from():
     # Other truth for one half changes what the other half is scored by, and nothing else.
     rows = [other.proposals[i][:2] if half[i] else other.truth[i] for i in range(40)]
     other.truth = Ragged.from_rows(rows)
-    scores = [
-        fusing._cross_fitted([x.look, x.look], x.truth, measure, CONFIG, 1).reshape(40, -1)
-        for x in (lists, other)
+    found = [
+        fusing._cross_fitted([x.look, x.look], x.truth, measure, CONFIG, 1) for x in (lists, other)
     ]
-    np.testing.assert_array_equal(scores[0][half], scores[1][half])
-    assert (scores[0][~half] != scores[1][~half]).all()
+    for look in zip(*found, strict=True):
+        scores = [values.reshape(40, -1) for values in look]
+        np.testing.assert_array_equal(scores[0][half], scores[1][half])
+        assert (scores[0][~half] != scores[1][~half]).all()
 
 
 def test_a_second_look_teaches_what_the_first_cannot():
