@@ -120,9 +120,8 @@ def test_a_run_that_is_killed_and_interrupted_again_and_again(
     os.killpg(from_terminal.process.pid, signal.SIGINT)
     code, _, said = from_terminal.end()
     assert code == 130, said
-    last = said.splitlines()[-1]
-    assert last.startswith("xcflow: run small-debian") or last.startswith("xcflow: run ")
-    assert last.endswith("was interrupted: type the same command again to go on")
+    assert said.splitlines()[-1].startswith("xcflow: run ")
+    assert said.endswith("was interrupted: type the same command again to go on\n")
     assert "Traceback" not in said
 
     by_scheduler = start()
@@ -144,9 +143,8 @@ def test_a_run_that_is_killed_and_interrupted_again_and_again(
     code, answer, said = start().end()
     assert code in (0, 3), said
     outcome = json.loads(answer)
-    for name in ("bundle",):
-        digests = [read_manifest(Path(run[name])).digest for run in (outcome, undisturbed)]
-        assert digests[0] == digests[1]
+    digests = [read_manifest(Path(run["bundle"])).digest for run in (outcome, undisturbed)]
+    assert digests[0] == digests[1]
     assert outcome["models"] == undisturbed["models"]
     states = {task["name"]: task["state"] for task in outcome["tasks"]}
     assert states["train_encoder"] == states["train_classifier"] == "from cache"
