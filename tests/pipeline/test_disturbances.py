@@ -28,6 +28,13 @@ SETTINGS = (
     "checkpoint.every_seconds=0",
 )
 WAIT_S = 600
+# Shells start what runs in the background with SIGINT ignored.
+COMMAND = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from xcflow_pipelines.cli import main
+main()
+"""
 
 
 class Run:
@@ -39,7 +46,7 @@ class Run:
         overrides = [part for s in SETTINGS for part in ("--set", s)]
         command = ["run", "--data", str(catalogue), "--home", str(home), "--json", *overrides]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "xcflow_pipelines", *command],
+            [sys.executable, "-c", COMMAND, *command],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
