@@ -80,9 +80,11 @@ def summary(windows: list[dict[str, Any]], documents: int) -> dict[str, Any]:
     """Documents a second of each window and their median, and what else was noted."""
     notes = windows[-1]
     share = documents / notes.get("epoch_documents", documents)
-    extra = share * notes.get("order_seconds", 0.0)
-    rates = [documents / (window["seconds"] + extra) for window in windows]
-    cpu = [window["cpu_seconds"] + extra for window in windows]
+    order, order_cpu = (
+        share * notes.get(f"order_{kind}", 0.0) for kind in ("seconds", "cpu_seconds")
+    )
+    rates = [documents / (window["seconds"] + order) for window in windows]
+    cpu = [window["cpu_seconds"] + order_cpu for window in windows]
     result = {
         "documents_per_second": statistics.median(rates),
         "windows": rates,
