@@ -132,7 +132,7 @@ def test_values_with_which_nothing_can_work_are_refused(override: str):
         ("encoder.model=a=b", "encoder.model", "a=b"),
         ("tracking.uri=", "tracking.uri", ""),
         ("module_one.two_way=false", "module_one.two_way", False),
-        ("evaluation.ks=[1, 5, 100, 200]", "evaluation.ks", (1, 5, 100, 200)),
+        ("evaluation.ks=[1, 5, 10, 100]", "evaluation.ks", (1, 5, 10, 100)),
         ("resources.train_encoder.cpu='8'", "resources.train_encoder.cpu", "8"),
     ],
 )

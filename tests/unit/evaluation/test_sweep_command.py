@@ -42,7 +42,8 @@ class Pipeline:
         shared = CACHED if len(self.configs) > 1 else DONE
         run.tasks = [TaskState("validate_data", shared), TaskState("train_encoder", DONE)]
         run.tasks += [TaskState("promote_model", SKIPPED), TaskState("configure", DONE)]
-        run.summary = {"mlflow_run": "", "folders": {"evaluate_model": str(evaluation.path)}}
+        folders = {"evaluate_model": str(evaluation.path)}
+        run.summary = {"mlflow_run": "", "folders": folders, "times": {}}
         record = RunRecord.of(run, config, run_identity(config, "catalogue", "library"))
         record.write(home)
         return run, record

@@ -48,7 +48,7 @@ def test_all_combinations_are_whole_configurations_that_promote_nothing(plan):
         ('"module_one.loss" = ["triplet", "softmax"]\n"fusion.muted" = [1, 2]', "fusion.muted"),
         ('"module_one.two_way" = [true, false]', None),
         ('"run.seed" = [1, 2]', None),
-        ('"evaluation.ks" = [[1, 5, 100], [1, 3, 5, 100]]', None),
+        ('"evaluation.ks" = [[1, 5, 10, 100], [1, 3, 5, 10, 100]]', None),
         ('"module_one.margin" = [0, 0.3]', "module_one.margin"),
     ],
 )

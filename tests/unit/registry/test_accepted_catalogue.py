@@ -54,14 +54,12 @@ def make_bundle(folder: Path, dataset: Dataset) -> Path:
 
 
 @pytest.fixture
-def accepted(registry, home, tmp_path, monkeypatch) -> Dataset:
+def accepted(registry, home, judged, tmp_path, monkeypatch) -> Dataset:
     """The data set of a catalogue with ten labels, whose model is the champion."""
     dataset = Dataset.open(make_dataset(tmp_path, 10))
     bundle = make_bundle(tmp_path / "bundle", dataset)
     digest = read_manifest(bundle).digest
-    registry.promote(
-        bundle, candidate=digest, run=None, verdict="PROMOTE", compared_with="", reason=""
-    )
+    registry.promote(bundle, judged(digest), run=None)
     monkeypatch.setenv("XCFLOW_HOME", str(home.root))
     monkeypatch.delenv("XCFLOW_RUN_KEY", raising=False)
     return dataset

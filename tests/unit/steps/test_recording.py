@@ -15,8 +15,8 @@ import pytest
 from xcflow.artifact import read_manifest
 from xcflow.config import Config, TrackingConfig
 from xcflow.errors import ArtifactError
-from xcflow.evaluation.gate import Judgement
 from xcflow.evaluation.result import Evaluation
+from xcflow.evaluation.verdict import Judgement
 from xcflow.home import Home
 from xcflow.phases import StepTimes
 from xcflow.registry import names, operations
@@ -75,8 +75,10 @@ def folders(model, tmp_path_factory):
     found |= {"train_encoder": model.encoder, "export_embeddings": model.embeddings}
     found |= {"train_classifier": model.classifier, "build_index": model.bundle}
     measured = {"dataset": model.dataset, "bundle": model.bundle}
+    run_step("check_drift", model.config, {"dataset": model.dataset}, root / "drift")
     run_step("evaluate_model", model.config, measured, root / "evaluation")
     run_step("gate_model", model.config, {"evaluation": root / "evaluation"}, root / "verdict")
+    found["check_drift"] = root / "drift"
     return found | {"evaluate_model": root / "evaluation", "gate_model": root / "verdict"}
 
 
@@ -198,15 +200,9 @@ def test_the_cards_method_size_and_origin(recorded):
 def test_the_card_stands_on_the_models_pages(recorded, tmp_path):
     assert recorded.tracker.model_note(recorded.model) == recorded.card
     registry = Registry(recorded.tracker, "colours", Home.at(tmp_path))
-    bundle = recorded.folders["build_index"]
-    move = registry.promote(
-        bundle,
-        candidate=read_manifest(bundle).digest,
-        run=recorded.run,
-        verdict="PROMOTE",
-        compared_with="",
-        reason="for a test",
-    )
+    judgement = Judgement.open(recorded.folders["gate_model"])
+    bundle, why = recorded.folders["build_index"], "for a test"
+    move = registry.promote(bundle, judgement, run=recorded.run, reason=why, override=True)
     version = recorded.tracker.client.get_model_version("colours", move.version)
     assert version.description == shortened(recorded.card)
     assert version.tags[names.REASON] == "for a test"

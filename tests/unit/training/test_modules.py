@@ -130,10 +130,11 @@ def test_a_step_changes_what_the_batch_uses_and_nothing_else(
     rows = np.array([4, 9])
     module.step(rows, 1.0, RNG(0))
     after = module.state(training=False)
-    documents = module._fit.tokens(rows).data
+    units = module._encoder.phrases.added_to
+    documents = units(module._fit.tokens(rows)).data
     changed = (after["encoder.table.weight"] != before["encoder.table.weight"]).any(1)
     changed = set(torch.nonzero(changed).ravel().tolist())
-    labels = set(themed.labels.tokens.data.tolist())
+    labels = set(units(themed.labels.tokens).data.tolist())
     assert set(documents.tolist()) <= changed <= set(documents.tolist()) | labels
     auxiliary = (after["auxiliary.weight"] != before["auxiliary.weight"]).any(1)
     assert 1 <= int(auxiliary.sum()) <= 2
