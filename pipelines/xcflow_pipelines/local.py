@@ -24,8 +24,8 @@ from typing import Any
 
 from xcflow.artifact import read_manifest
 from xcflow.config import Config
-from xcflow.disk import remove_leftovers, writable
-from xcflow.errors import ArtifactError, BusyError, XcflowError
+from xcflow.disk import remove_leftovers, writable, write_text
+from xcflow.errors import ArtifactError, BusyError, TrackingError, XcflowError
 from xcflow.home import VARIABLE as HOME_VARIABLE
 from xcflow.home import Home
 from xcflow.interruption import Interruption, interruptible
@@ -40,6 +40,7 @@ CATALOGUE_CHARS = 32  # of a catalogue's name in the name of a run
 # How long a task that was told to end may take.
 GRACE_S = 30.0
 _SCRATCH = "tmp-"
+_UNENDED = "unended"
 
 
 def run_locally(
@@ -95,7 +96,7 @@ def run_locally(
         with (
             _environment(environment),
             running(),
-            _recorded_interruption(key),
+            _recorded_end(home, run.folder, key),
             _passed_on_to_tasks(watcher),
             _quiet(watcher),
         ):
@@ -194,14 +195,27 @@ def _passed_on_to_tasks(watcher: Watcher) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _recorded_interruption(key: str) -> Iterator[None]:
-    """Tell the tracking store where the block is interrupted."""
+def _recorded_end(home: Home, folder: Path, key: str) -> Iterator[None]:
+    """Tell the tracking store where the block is interrupted, and of runs before that were killed.
+
+    A file in the run's folder tells the next run that this one had no end.
+    """
+    for unended in home.runs.glob(f"*/{_UNENDED}"):
+        _record_no_end(unended.read_text(encoding="utf-8"), "the run was killed")
+        unended.unlink()
+    write_text(folder / _UNENDED, key)
     try:
         yield
     except Interruption:
-        with contextlib.suppress(XcflowError), connected() as service:
-            service.record("interrupt_run", key=key)
+        _record_no_end(key, "interrupted")
         raise
+    finally:
+        (folder / _UNENDED).unlink()
+
+
+def _record_no_end(key: str, reason: str) -> None:
+    with contextlib.suppress(TrackingError), connected() as service:
+        service.record("interrupt_run", key=key, reason=reason)
 
 
 def _send(number: int, processes: set[int]) -> None:

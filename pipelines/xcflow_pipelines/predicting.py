@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -148,6 +149,8 @@ def _query(line: str) -> Query:
 def _appearing_when_whole(target: Path) -> Iterator[TextIO]:
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     with claimed(target), writable(target):
+        if target.is_dir():  # or it would be noticed only when all is answered
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
         try:
             with _text_writer(partial, compressed=target.name.endswith(".gz")) as stream:
                 yield stream

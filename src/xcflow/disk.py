@@ -88,6 +88,7 @@ def replace_folder(source: Path, target: Path) -> None:
     A kill between the two renames leaves the old folder under another name; ``claimed`` puts it
     back.
     """
+    require_no_file(target)
     sync(source)
     if target.exists():
         old = target.with_name(f".{target.name}.old-{os.getpid()}")
@@ -97,6 +98,12 @@ def replace_folder(source: Path, target: Path) -> None:
     else:
         source.rename(target)
     _sync_entry(target)
+
+
+def require_no_file(path: Path) -> None:
+    """Refuse a place for a folder where a file stands, with an ``OSError`` as the system's own."""
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
 
 
 def write_text(path: Path, text: str) -> None:

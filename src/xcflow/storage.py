@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xcflow.disk import claimed, replace_folder, writable
 from xcflow.errors import StorageError
 
 SCHEME = "s3://"
@@ -49,14 +50,12 @@ def fetch(uri: str | Path, into: Path) -> Path:
     name = _copy_name(str(uri).rstrip("/"))
     target = Path(into) / name
     partial = target.with_name(f".{name}.partial-{os.getpid()}")
-    try:
-        _download(place, partial)
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
-    except OSError as error:
-        raise StorageError(f"{target}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with claimed(target, wait=True), writable(target):
+        try:
+            _download(place, partial)
+            replace_folder(partial, target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     return target
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 from xcflow.artifact import MANIFEST, read_manifest
 from xcflow.config import TrackingConfig
-from xcflow.errors import ArtifactError, StorageError, TrackingError
+from xcflow.disk import claimed, replace_folder, writable
+from xcflow.errors import ArtifactError, TrackingError
 from xcflow.home import Home
 from xcflow.registry import names
 from xcflow.registry.tracking import Tracker, tracking_uri
@@ -79,17 +80,17 @@ def keep_bundle(home: Home, bundle: Path, digest: str) -> Path:
     if (place / MANIFEST).is_file():
         return place
     partial = place.with_name(f".{digest}.partial-{os.getpid()}")
-    try:
-        shutil.copytree(bundle, partial, copy_function=_link_or_copy)
-        found = read_manifest(partial, BUNDLE, verify=True).digest
-        if found != digest:
-            raise ArtifactError(f"{bundle}: holds the bundle {found[:12]}, not {digest[:12]}")
-        with suppress(FileExistsError):  # another process was faster
-            partial.rename(place)
-    except OSError as error:
-        raise StorageError(f"{place}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with claimed(place, wait=True), writable(place):
+        if (place / MANIFEST).is_file():  # another process was faster
+            return place
+        try:
+            shutil.copytree(bundle, partial, copy_function=_link_or_copy)
+            found = read_manifest(partial, BUNDLE, verify=True).digest
+            if found != digest:
+                raise ArtifactError(f"{bundle}: holds the bundle {found[:12]}, not {digest[:12]}")
+            replace_folder(partial, place)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     return place
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 RUN_KEY_VARIABLE = "XCFLOW_RUN_KEY"
 
 # How a run ends, as MLflow calls it.
+RUNNING = "RUNNING"
 FINISHED = "FINISHED"
 FAILED = "FAILED"
 KILLED = "KILLED"

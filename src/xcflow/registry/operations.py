@@ -113,9 +113,13 @@ def close_run(tracker: Tracker, key: str, succeeded: bool, error: str) -> str:
     return reason
 
 
-def interrupt_run(tracker: Tracker, key: str) -> None:
-    """Close a pipeline's run that somebody interrupted."""
-    tracker.end(tracker.find_run(key), names.KILLED, "interrupted")
+def interrupt_run(tracker: Tracker, key: str, reason: str) -> None:
+    """Close a pipeline's run that did not come to its end, with the steps that it was in."""
+    run = tracker.find_run(key)
+    for child in tracker.steps(run).values():
+        if child.info.status == names.RUNNING:
+            tracker.end(child.info.run_id, names.KILLED, reason)
+    tracker.end(run, names.KILLED, reason)
 
 
 def find_champion(tracker: Tracker, model: str, candidate: str) -> str:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 import xcflow
 from xcflow.artifact import read_manifest
 from xcflow.config import TrackingConfig
+from xcflow.disk import claimed, replace_folder
 from xcflow.errors import StoreAwayError, TrackingError, XcflowError
 from xcflow.home import Home
 from xcflow.registry import names
@@ -328,13 +329,14 @@ class Tracker:
 
     def fetch_folder(self, run: str, place: str, target: Path) -> Path:
         """Copy a folder of a run's artifacts to ``target``, where it is not there yet."""
-        if not target.exists():
-            partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-            partial.mkdir(parents=True, exist_ok=True)
-            with self.trouble():
-                source = Path(self.client.download_artifacts(run, place, str(partial)))
-                source.rename(target)
-            shutil.rmtree(partial, ignore_errors=True)
+        with claimed(target, wait=True):
+            if not target.exists():
+                partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+                partial.mkdir(parents=True, exist_ok=True)
+                with self.trouble():
+                    source = Path(self.client.download_artifacts(run, place, str(partial)))
+                    replace_folder(source, target)
+                shutil.rmtree(partial, ignore_errors=True)
         return target
 
     def log_model(self, run: str | None, name: str, bundle: Path, tags: Mapping[str, str]) -> str:

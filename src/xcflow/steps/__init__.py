@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 from xcflow.config import Config
-from xcflow.disk import claimed
+from xcflow.disk import claimed, require_no_file, writable
 from xcflow.errors import ConfigError
 from xcflow.phases import phase
 
@@ -102,6 +102,8 @@ def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path
     with phase("imports"):
         module = import_module(f"xcflow.steps.{name}")
     with claimed(Path(output)):
+        with writable(Path(output)):
+            require_no_file(Path(output))
         module.run(config, {key: Path(path) for key, path in inputs.items()}, Path(output))
 
 

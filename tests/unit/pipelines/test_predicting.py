@@ -4,7 +4,8 @@ import json
 import numpy as np
 import pytest
 
-from xcflow.errors import DataError, StorageError
+from xcflow.disk import claimed
+from xcflow.errors import BusyError, DataError, StorageError
 from xcflow.topk import TopK
 from xcflow_pipelines import predicting
 from xcflow_pipelines.predicting import predict_file, read_queries
@@ -108,3 +109,19 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be written"):
         predict_file(LengthPredictor(), source, tmp_path / "file" / "out.jsonl", 3)
+
+
+def test_a_file_is_answered_by_one_at_a_time(tmp_path):
+    source = write_rows(tmp_path / "in.jsonl", [{"id": "d", "text": "abc"}])
+    target = tmp_path / "out.jsonl"
+    with claimed(target), pytest.raises(BusyError, match="is being written by another"):
+        predict_file(LengthPredictor(), source, target, 5)
+    (tmp_path / ".out.jsonl.partial-1").write_text("left by a process that was killed")
+    assert predict_file(LengthPredictor(), source, target, 5) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out.jsonl"}
+
+
+def test_a_folder_is_no_file_to_write(tmp_path):
+    source = write_rows(tmp_path / "in.jsonl", [{"id": "d", "text": "abc"}])
+    with pytest.raises(StorageError, match="a folder stands where a file is needed"):
+        predict_file(LengthPredictor(), source, tmp_path, 5)

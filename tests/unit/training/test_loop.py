@@ -1,5 +1,6 @@
 """The loop: what it asks of a trainee, when it stops, and that a killed run goes on unchanged."""
 
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from xcflow.interruption import Interruption, interruptible
 from xcflow.training.checkpoint import Checkpoint
 from xcflow.training.loop import Plan, Trainee, train
 
@@ -180,6 +182,23 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(home: Path, make: Callable
         resumed = make()
         assert run(resumed, Checkpoint("loop", key, 0.0)) == history
         assert_same(resumed, undisturbed)
+
+
+def test_an_interrupted_step_is_finished_and_saved(home: Path):
+    """Though the time to save had not come."""
+
+    class Interrupted(Scripted):
+        def step(self, rows: np.ndarray, rate: float, rng: np.random.Generator) -> float:
+            if len(self.batches) == 4:
+                signal.raise_signal(signal.SIGTERM)
+            return super().step(rows, rate, rng)
+
+    first, second = Interrupted([0.1] * 9), Scripted([0.1] * 9)
+    with pytest.raises(Interruption), interruptible():
+        train(first, DOCUMENTS, plan(3), never())
+    assert len(first.batches) == 5
+    train(second, DOCUMENTS, plan(3), never())
+    assert len(second.batches) == 4
 
 
 def test_the_same_seed_gives_the_same_weights(home: Path, make: Callable[[], Trainee]):
