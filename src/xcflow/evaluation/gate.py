@@ -121,7 +121,8 @@ def _notes(evaluation: Evaluation, checks: tuple[Check, ...], gate: GateConfig) 
             f"Candidate and champion know different labels. They are compared on the "
             f"{shared['labels']:,} that both know, in {shared['counts']['documents']:,} documents."
         )
-        for model, facts in shared["alone"].items():
+        alone = {model: facts for model, facts in shared["alone"].items() if facts["labels"]}
+        for model, facts in alone.items():
             name = "the candidate" if model == CANDIDATE else "the champion"
             labels = facts["labels"]
             words = f"{labels:,} label{' is' if labels == 1 else 's are'} known to {name} alone"
