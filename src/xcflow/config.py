@@ -204,8 +204,8 @@ class EncoderConfig:
             side, on the same batches.
         model: ``minilm`` (the packaged all-MiniLM-L6-v2), a local folder, or a Hugging Face id.
         layers: Use the first n layers of the transformer; 0 means all.
-        phrases: At most this many pairs of neighbouring words get a row of their own in a bag of
-            embeddings; 0 for none.
+        phrases: At most this many pairs of words that stand together (one word may stand between
+            them) get a row of their own in a bag of embeddings; 0 for none.
         phrase_min_count: A pair gets one when it stands in the texts that often.
         dropout: Dropout on the resulting vectors and on a transformer's input vectors.
         bf16: Matrix products in bfloat16: ``auto`` where the processor has units for it.

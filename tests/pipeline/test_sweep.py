@@ -56,7 +56,8 @@ def test_steps_are_shared_and_nothing_is_promoted(tmp_path, small_catalogue):
         verdict = json.loads((run.folder("gate_model") / "verdict.json").read_text())
         assert verdict["verdict"] != "PROMOTE"
     assert not home.promotions.exists()
-    assert "P@1 by module_two.epochs" in (home.sweeps / "classifier.html").read_text()
+    assert tree["from_cache"]["validate_data"] == tree["from_cache"]["train_encoder"] == 1
+    assert "P@1 in points by module_two.epochs" in (home.sweeps / "classifier.html").read_text()
     again = command(*sweep)
     assert again.stderr.count("finished before: ") == 2
     assert json.loads(again.stdout) == tree

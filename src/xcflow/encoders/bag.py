@@ -8,6 +8,7 @@ words of a catalogue would drown the telling ones. Phrases have rows behind thos
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,12 @@ class BagOfEmbeddings(Encoder):
 
     def forward(self, tokens: Ragged) -> Tensor:
         """Vectors [B, D] of a batch; in training the rows of the table collect gradients."""
-        ids, starts = token_rows(self.phrases.added_to(tokens))
+        units = self.phrases.added_to(tokens)
         if self.training:
-            seen, ids = torch.unique(ids, return_inverse=True)
-            sums = _sum_rows(self.table.gather(seen), ids, starts)
+            occurrences = _Occurrences.of(units)
+            sums = _sum_rows(self.table.gather(occurrences.tokens), occurrences)
         else:
+            ids, starts = token_rows(units)
             sums = nn.functional.embedding_bag(ids, self.table.weight, starts, mode="sum")
         lengths = torch.from_numpy(tokens.lengths).clamp_min(1).float()
         vectors = sums * lengths.rsqrt()[:, None]
@@ -93,9 +95,45 @@ class BagOfEmbeddings(Encoder):
             self.table.weight.copy_(tensors["encoder.table.weight"])
 
 
-def _sum_rows(table: Tensor, ids: Tensor, starts: Tensor) -> Tensor:
-    """Sums [B, D] of table rows by text."""
-    sums: Tensor = _SumRows.apply(table, ids, starts)  # type: ignore[no-untyped-call]
+@dataclass(frozen=True)
+class _Occurrences:
+    """Which token stands in which text, by texts and by tokens.
+
+    Attributes:
+        tokens: [U] distinct tokens, rising.
+        token_of: [T] position in ``tokens`` of each occurrence, text by text.
+        text_starts: [B] where each text begins in ``token_of``.
+        text_of: [T] the text of each occurrence, token by token.
+        token_starts: [U] where each token begins in ``text_of``.
+    """
+
+    tokens: Tensor
+    token_of: Tensor
+    text_starts: Tensor
+    text_of: Tensor
+    token_starts: Tensor
+
+    @classmethod
+    def of(cls, texts: Ragged) -> _Occurrences:
+        by_token = np.argsort(texts.data, kind="stable")  # a radix sort: token ids have 16 bits
+        rising = texts.data[by_token]
+        first = np.concatenate([np.ones(min(len(rising), 1), bool), rising[1:] != rising[:-1]])
+        token_of = np.empty(len(rising), np.int64)
+        token_of[by_token] = np.cumsum(first) - 1
+        starts = np.flatnonzero(first)
+        arrays = (
+            rising[starts].astype(np.int64),
+            token_of,
+            texts.offsets[:-1].copy(),
+            texts.row_ids()[by_token],
+            starts,
+        )
+        return cls(*map(torch.from_numpy, arrays))
+
+
+def _sum_rows(table: Tensor, occurrences: _Occurrences) -> Tensor:
+    """Sums [B, D] by text of the rows of a [U, D] table."""
+    sums: Tensor = _SumRows.apply(table, occurrences)  # type: ignore[no-untyped-call]
     return sums
 
 
@@ -107,23 +145,19 @@ class _SumRows(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, ids: Tensor, starts: Tensor) -> Tensor:
-        ctx.save_for_backward(ids, starts)
-        ctx.rows = len(table)
-        return nn.functional.embedding_bag(ids, table, starts, mode="sum")
+    def forward(ctx: Any, table: Tensor, occurrences: _Occurrences) -> Tensor:
+        ctx.occurrences = occurrences
+        return nn.functional.embedding_bag(
+            occurrences.token_of, table, occurrences.text_starts, mode="sum"
+        )
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        ids, starts = ctx.saved_tensors
-        ends = torch.cat([starts[1:], torch.tensor([len(ids)])])
-        text_of = torch.repeat_interleave(torch.arange(len(starts)), ends - starts)
-        by_token = torch.argsort(ids, stable=True)
-        counts = torch.bincount(ids, minlength=ctx.rows)
-        token_starts = torch.cumsum(counts, 0) - counts
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        occurrences = ctx.occurrences
         sums = nn.functional.embedding_bag(
-            text_of[by_token], gradient.contiguous(), token_starts, mode="sum"
+            occurrences.text_of, gradient.contiguous(), occurrences.token_starts, mode="sum"
         )
-        return sums, None, None
+        return sums, None
 
 
 def initial_table(

@@ -1,4 +1,4 @@
-"""Pairs of words that stand side by side in several texts and mean more than both together.
+"""Pairs of words that stand together in several texts and mean more than both alone.
 
 A sum of word vectors forgets the order of the words: the parts of an author's name, of a product's
 or a place's mean little each for itself. A phrase gets a row of the token table of its own, which
@@ -20,6 +20,7 @@ from torch import Tensor
 from xcflow.ragged import Ragged
 
 _BLOCK = 100_000
+_SPAN = 2  # words of a pair are neighbours, or have one word between them
 # While pairs are counted, those seen once are forgotten when there are more pairs than this: bounds
 # memory (lossy counting, Manku & Motwani, VLDB 2002).
 _TRACKED = 8_000_000
@@ -104,8 +105,13 @@ def word_tokens(tokenizer: Tokenizer) -> NDArray[np.bool_]:
 
 
 def _pairs(tokens: Ragged, words: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The key of each two words that follow each other, and the row they stand in."""
+    """The key of each two words that stand together, and the row they stand in, rising."""
     kept = tokens.keep(words[tokens.data])
-    ids, rows = kept.data.astype(np.int64), kept.row_ids()
-    together = rows[1:] == rows[:-1]
-    return (ids[:-1] * len(words) + ids[1:])[together], rows[1:][together]
+    ids, row_ids = kept.data.astype(np.int64), kept.row_ids()
+    keys, rows = [], []
+    for span in range(1, _SPAN + 1):
+        together = row_ids[span:] == row_ids[:-span]
+        keys.append((ids[:-span] * len(words) + ids[span:])[together])
+        rows.append(row_ids[span:][together])
+    order = np.argsort(np.concatenate(rows), kind="stable")
+    return np.concatenate(keys)[order], np.concatenate(rows)[order]

@@ -22,8 +22,9 @@ from xcflow.pretrained import model_folder
 from xcflow.ragged import Ragged
 
 # A batch is encoded in parts of like length: a part is padded to its own longest text, so the
-# share of padding stays small however uneven the batch is.
-_TOKENS_PER_PART = 4096
+# share of padding stays small however uneven the batch is. What a layer makes of a part stays in
+# the processor's cache until the next operation reads it.
+_TOKENS_PER_PART = 1024
 
 
 class Transformer(Encoder):

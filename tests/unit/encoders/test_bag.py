@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from xcflow.catalogue.tokenizer import build_tokenizer
 from xcflow.config import DataConfig, EncoderConfig
-from xcflow.encoders.bag import IDF_POWER, BagOfEmbeddings, _sum_rows, initial_table
+from xcflow.encoders.bag import IDF_POWER, BagOfEmbeddings, _Occurrences, _sum_rows, initial_table
 from xcflow.ragged import Ragged
 
 VOCABULARY, DIM = 12, 5
@@ -73,9 +73,14 @@ def test_vectors_and_gradients(training: bool):
 def test_sums_of_rows_pass_the_numerical_gradient_check(rows: list[list[int]], seed: int):
     tokens = Ragged.from_rows(rows, np.int64)
     generator = torch.Generator().manual_seed(seed)
-    table = torch.randn(5, 2, dtype=torch.float64, generator=generator).requires_grad_()
-    ids, starts = torch.from_numpy(tokens.data), torch.from_numpy(tokens.offsets[:-1])
-    assert torch.autograd.gradcheck(lambda t: _sum_rows(t, ids, starts), (table,))
+    occurrences = _Occurrences.of(tokens)
+    assert occurrences.tokens.tolist() == sorted({token for row in rows for token in row})
+    size = len(occurrences.tokens)
+    table = torch.randn(size, 2, dtype=torch.float64, generator=generator).requires_grad_()
+    assert torch.autograd.gradcheck(lambda t: _sum_rows(t, occurrences), (table,))
+    places = {int(token): place for place, token in enumerate(occurrences.tokens)}
+    for row, total in zip(rows, _sum_rows(table, occurrences), strict=True):
+        torch.testing.assert_close(total, table[[places[token] for token in row]].sum(0))
 
 
 def test_only_tokens_of_the_batch_learn():

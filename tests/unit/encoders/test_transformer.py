@@ -99,7 +99,7 @@ def test_parts_keep_to_the_budget():
     parts = transformer._parts(lengths, order)
     np.testing.assert_array_equal(np.concatenate(parts), order)
     for part in parts:
-        assert len(part) == 1 or len(part) * lengths[part].max() <= 4096
+        assert len(part) == 1 or len(part) * lengths[part].max() <= transformer._TOKENS_PER_PART
 
 
 def test_a_long_text_is_cut_at_the_last_position(pretrained: Path):
