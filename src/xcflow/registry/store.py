@@ -54,7 +54,8 @@ def reason_of(error: BaseException) -> str:
 
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, exceptions.Timeout):
+        # After several attempts requests speaks of a connection error, whatever the reason was.
+        if isinstance(cause, exceptions.Timeout) or "timed out" in str(cause):
             return "does not answer"
         if isinstance(cause, exceptions.ConnectionError):
             return "cannot be reached"
