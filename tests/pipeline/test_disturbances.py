@@ -14,7 +14,7 @@ import pytest
 from xcflow.artifact import read_manifest
 from xcflow.home import Home
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 SETTINGS = (
     "run.threads=1",
@@ -27,7 +27,7 @@ SETTINGS = (
     "evaluation.latency_texts=5",
     "checkpoint.every_seconds=0",
 )
-WAIT_S = 600
+WAIT_S = 1200
 # Shells start what runs in the background with SIGINT ignored.
 COMMAND = """
 import signal
