@@ -8,7 +8,8 @@ A catalogue of size N has N labels, N training documents and 10,000 test documen
 would do from the second epoch on. Each step runs in a process of its own. A finished step is kept
 in ``--work`` and not repeated, so a long measurement can be made in parts with ``--until``.
 
-Writes ``results/scale.json`` and ``results/scale.svg`` beside this file and prints a table.
+Writes ``results/scale.json`` and ``results/scale.svg`` beside this file and prints a table. Growth
+is computed from processor time, which other work on the machine hardly changes.
 """
 
 from __future__ import annotations
@@ -93,13 +94,14 @@ def run_task(task: dict[str, Any]) -> None:
         "peak_anonymous_mb": round(anonymous.stop()),
     }
     if steps:
-        figures["step_ms"] = round(1000 * statistics.median(steps), 1)
+        wall, processor = map(statistics.median, zip(*steps, strict=True))
+        figures |= {"step_ms": round(1000 * wall, 1), "step_cpu_ms": round(1000 * processor, 1)}
     Path(task["figures"]).write_text(json.dumps(figures) + "\n", encoding="utf-8")
 
 
-def timed_steps(name: str) -> list[float]:
-    """A list that gets the seconds of each training step that this process will take."""
-    seconds: list[float] = []
+def timed_steps(name: str) -> list[tuple[float, float]]:
+    """A list that gets wall and processor seconds of each training step of this process."""
+    seconds: list[tuple[float, float]] = []
     if name in MODULES:
         from importlib import import_module
 
@@ -109,11 +111,11 @@ def timed_steps(name: str) -> list[float]:
     return seconds
 
 
-def timed(step: Callable[..., float], seconds: list[float]) -> Callable[..., float]:
+def timed(step: Callable[..., float], seconds: list[tuple[float, float]]) -> Callable[..., float]:
     def measured(*arguments: Any) -> float:
-        start = time.perf_counter()
+        start = time.perf_counter(), time.process_time()
         loss = step(*arguments)
-        seconds.append(time.perf_counter() - start)
+        seconds.append((time.perf_counter() - start[0], time.process_time() - start[1]))
         return loss
 
     return measured
@@ -150,14 +152,14 @@ def growth(small: float, large: float, sizes: tuple[int, int]) -> float:
 
 
 def table(runs: dict[int, dict[str, Any]]) -> str:
-    """One line for each step: seconds and gigabytes by size, and how the seconds grow."""
+    """One line for each step: processor seconds and gigabytes by size, and how the former grow."""
     sizes = sorted(runs)
-    header = ["", *(f"{size:,}: s" for size in sizes), *(f"{size:,}: GB" for size in sizes)]
+    header = ["", *(f"{size:,}: CPU s" for size in sizes), *(f"{size:,}: GB" for size in sizes)]
     header += [f"growth {a:,} to {b:,}" for a, b in pairwise(sizes)]
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     for step in STEPS:
         found = [runs[size].get(step) for size in sizes]
-        cells = [f"{f['seconds']:.0f}" if f else "" for f in found]
+        cells = [f"{f['cpu_seconds']:.0f}" if f else "" for f in found]
         cells += [f"{f['peak_memory_mb'] / 1024:.1f}" if f else "" for f in found]
         for i in range(len(sizes) - 1):
             a, b = found[i : i + 2]
@@ -168,13 +170,13 @@ def table(runs: dict[int, dict[str, Any]]) -> str:
         lines.append([step, *cells])
     for step in MODULES:
         found = [runs[size].get(step) for size in sizes]
-        cells = [f"{f['step_ms']:.0f} ms" if f else "" for f in found]
+        cells = [f"{f['step_cpu_ms']:.0f} ms" if f else "" for f in found]
         lines.append([f"a step of {step}", *cells, *[""] * (len(header) - 1 - len(cells))])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def plot(runs: dict[int, dict[str, Any]], path: Path) -> None:
-    """Seconds and gigabytes of each step, and milliseconds of a training step, by size."""
+    """Processor time and gigabytes of each step, and processor time of a training step, by size."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -182,9 +184,9 @@ def plot(runs: dict[int, dict[str, Any]], path: Path) -> None:
     sizes = sorted(runs)
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     panels = (
-        ("seconds of a step", "seconds", 1.0, STEPS),
+        ("processor seconds of a step", "cpu_seconds", 1.0, STEPS),
         ("peak memory of a step, GB", "peak_memory_mb", 1 / 1024, STEPS),
-        ("milliseconds of a training step", "step_ms", 1.0, MODULES),
+        ("processor milliseconds of a training step", "step_cpu_ms", 1.0, MODULES),
     )
     for axes, (title, key, factor, steps) in zip(figure.subplots(1, 3), panels, strict=True):
         for step in steps:
@@ -193,7 +195,7 @@ def plot(runs: dict[int, dict[str, Any]], path: Path) -> None:
             axes.plot(*zip(*points, strict=True), marker="o", color=colour, label=step)
         axes.set(title=title, xlabel="labels = training documents", xscale="log")
         axes.grid(alpha=0.3)
-        axes.set_ylim(*((None, None) if key == "seconds" else (0, None)))
+        axes.set_ylim(*((None, None) if key == "cpu_seconds" else (0, None)))
     figure.axes[0].set_yscale("log")
     figure.axes[0].legend(fontsize="small")
     figure.savefig(path, metadata={"Date": None})
