@@ -48,12 +48,18 @@ WRITTEN_BY = {
 
 
 def run_steps(catalogue: Path, profile: str, settings: list[str], folder: Path) -> dict[str, Any]:
-    """Run all steps into ``folder``: seconds and peak megabytes of each, and the metrics."""
+    """Run all steps into ``folder``: seconds and peak megabytes of each, and the metrics.
+
+    A run that was cut off goes on with the first step that is not finished.
+    """
     done = folder / "result.json"
     if done.is_file():
         return dict(json.loads(done.read_text()))
-    steps = {}
+    finished = folder / "steps.json"
+    steps = json.loads(finished.read_text()) if finished.is_file() else {}
     for name, needed in STEPS.items():
+        if name in steps:
+            continue
         inputs = {role: folder / WRITTEN_BY[role] for role in needed} or {"catalogue": catalogue}
         command = [sys.executable, "-m", "xcflow_pipelines", "step", name]
         command += ["--profile", profile, "--output", str(folder / name)]
@@ -61,6 +67,7 @@ def run_steps(catalogue: Path, profile: str, settings: list[str], folder: Path) 
         command += [f"--input={role}={path}" for role, path in inputs.items()]
         command += [f"--set={setting}" for setting in settings]
         steps[name] = timed(command)
+        finished.write_text(json.dumps(steps))
     metrics = json.loads((folder / "evaluate_model" / "metrics.json").read_text())
     result = {
         "profile": profile,

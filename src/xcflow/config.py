@@ -204,6 +204,8 @@ class EncoderConfig:
             side, on the same batches.
         model: ``minilm`` (the packaged all-MiniLM-L6-v2), a local folder, or a Hugging Face id.
         layers: Use the first n layers of the transformer; 0 means all.
+        bags: Bags of embeddings side by side that differ by chance: each has auxiliary vectors
+            and a loss of its own, and cosines are averaged.
         phrases: At most this many pairs of words that stand together (one word may stand between
             them) get a row of their own in a bag of embeddings; 0 for none.
         phrase_min_count: A pair gets one when it stands in the texts that often.
@@ -214,6 +216,7 @@ class EncoderConfig:
     kind: Literal["bag_of_embeddings", "transformer", "transformer_with_bag"] = "bag_of_embeddings"
     model: str = "minilm"
     layers: int = 0
+    bags: int = 1
     phrases: int = 100_000
     phrase_min_count: int = 2
     dropout: float = 0.2
@@ -222,7 +225,7 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         _require(self.layers >= 0, "encoder.layers must not be negative")
         _require_at_least(0, "encoder", self, "phrases")
-        _require_at_least(1, "encoder", self, "phrase_min_count")
+        _require_at_least(1, "encoder", self, "bags", "phrase_min_count")
         _require(0.0 <= self.dropout < 1.0, "encoder.dropout must be in [0, 1)")
 
 

@@ -115,7 +115,7 @@ class _Occurrences:
 
     @classmethod
     def of(cls, texts: Ragged) -> _Occurrences:
-        by_token = np.argsort(texts.data, kind="stable")  # a radix sort: token ids have 16 bits
+        by_token = np.argsort(texts.data, kind="stable")  # a radix sort where ids have 16 bits
         rising = texts.data[by_token]
         first = np.concatenate([np.ones(min(len(rising), 1), bool), rising[1:] != rising[:-1]])
         token_of = np.empty(len(rising), np.int64)

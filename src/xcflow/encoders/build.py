@@ -18,8 +18,8 @@ from xcflow.catalogue.dataset import Dataset
 from xcflow.config import EncoderConfig
 from xcflow.encoders.bag import BagOfEmbeddings, initial_table
 from xcflow.encoders.base import Encoder
-from xcflow.encoders.joint import TransformerWithBag
 from xcflow.encoders.phrases import Phrases, word_tokens
+from xcflow.encoders.side_by_side import SideBySide, tensors_of_member
 from xcflow.encoders.transformer import Transformer, pretrained_transformer, transformer_of
 from xcflow.errors import ArtifactError
 from xcflow.ragged import Ragged
@@ -36,15 +36,15 @@ def initial_encoder(config: EncoderConfig, dataset: Dataset) -> Encoder:
         config: Which encoder.
         dataset: Its tokenizer, and for a bag of embeddings how often tokens occur.
     """
-    if config.kind == Transformer.KIND:
-        return pretrained_transformer(config, dataset.tokenizer_file)
-    bag = _initial_bag(config, dataset)
-    if config.kind == BagOfEmbeddings.KIND:
-        return bag
-    return TransformerWithBag(pretrained_transformer(config, dataset.tokenizer_file), bag)
+    members: list[Encoder] = []
+    if config.kind != BagOfEmbeddings.KIND:
+        members.append(pretrained_transformer(config, dataset.tokenizer_file))
+    if config.kind != Transformer.KIND:
+        members += _initial_bags(config, dataset)
+    return members[0] if len(members) == 1 else SideBySide(members)
 
 
-def _initial_bag(config: EncoderConfig, dataset: Dataset) -> BagOfEmbeddings:
+def _initial_bags(config: EncoderConfig, dataset: Dataset) -> list[BagOfEmbeddings]:
     tokenizer = Tokenizer.from_file(str(dataset.tokenizer_file))
     vocabulary = tokenizer.get_vocab_size()
     frequency = np.zeros(vocabulary, np.int64)
@@ -56,7 +56,7 @@ def _initial_bag(config: EncoderConfig, dataset: Dataset) -> BagOfEmbeddings:
         texts, word_tokens(tokenizer), most=config.phrases, min_count=config.phrase_min_count
     )
     table = torch.cat([table, torch.zeros(len(phrases), table.shape[1])])
-    return BagOfEmbeddings(table, config.dropout, phrases)
+    return [BagOfEmbeddings(table.clone(), config.dropout, phrases) for _ in range(config.bags)]
 
 
 def _document_frequency(tokens: Ragged, vocabulary: int) -> NDArray[np.int64]:
@@ -97,19 +97,22 @@ def load_encoder(folder: Path) -> tuple[Encoder, dict[str, Tensor]]:
         tensors = load_file(folder / _WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise ArtifactError(f"{folder}: holds no readable encoder: {error}") from error
-    encoder: Encoder
-    if settings["kind"] == Transformer.KIND:
-        encoder = transformer_of(settings)
-    elif settings["kind"] == BagOfEmbeddings.KIND:
-        encoder = _bag_like(tensors)
-    elif settings["kind"] == TransformerWithBag.KIND:
-        encoder = TransformerWithBag(transformer_of(settings["transformer"]), _bag_like(tensors))
-    else:
-        raise ArtifactError(f"{folder}: unknown kind of encoder {settings['kind']!r}")
+    encoder = _encoder_like(settings, tensors, folder)
     encoder.restore(tensors, training=False)
     return encoder.eval(), tensors
 
 
-def _bag_like(tensors: dict[str, Tensor]) -> BagOfEmbeddings:
-    table = torch.empty_like(tensors["encoder.table.weight"])
-    return BagOfEmbeddings(table, dropout=0.0, phrases=Phrases.restored(tensors))
+def _encoder_like(settings: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> Encoder:
+    """An encoder with arbitrary weights that can take the given tensors."""
+    kind = settings["kind"]
+    if kind == Transformer.KIND:
+        return transformer_of(settings)
+    if kind == BagOfEmbeddings.KIND:
+        table = torch.empty_like(tensors["encoder.table.weight"])
+        return BagOfEmbeddings(table, dropout=0.0, phrases=Phrases.restored(tensors))
+    if kind == SideBySide.KIND:
+        members = enumerate(settings["members"])
+        return SideBySide(
+            [_encoder_like(each, tensors_of_member(tensors, i), folder) for i, each in members]
+        )
+    raise ArtifactError(f"{folder}: unknown kind of encoder {kind!r}")

@@ -84,11 +84,11 @@ class Phrases:
         return tokens.beside(Ragged(len(self.words) + place[known], offsets))
 
     def tensors(self) -> dict[str, Tensor]:
-        """What ``restored`` needs; nothing where there are no phrases."""
+        """What ``restored`` needs, as copies; nothing where there are no phrases."""
         if not len(self):
             return {}
         arrays = {"encoder.phrases": self.keys, "encoder.words": self.words}
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return {name: torch.tensor(array) for name, array in arrays.items()}
 
     @classmethod
     def restored(cls, tensors: dict[str, Tensor]) -> Self:

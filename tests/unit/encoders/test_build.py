@@ -1,5 +1,6 @@
 """Encoders written to a folder and read back."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -15,9 +16,18 @@ from xcflow.errors import ArtifactError
 from xcflow.ragged import Ragged
 
 
-@pytest.fixture(params=["bag_of_embeddings", "transformer", "transformer_with_bag"])
+@pytest.fixture(
+    params=[
+        ("bag_of_embeddings", 1),
+        ("bag_of_embeddings", 2),
+        ("transformer", 1),
+        ("transformer_with_bag", 1),
+    ],
+    ids=lambda param: f"{param[0]}-{param[1]}",
+)
 def config(request: pytest.FixtureRequest, pretrained: Path) -> EncoderConfig:
-    return EncoderConfig(kind=request.param, model=str(pretrained), bf16="off")
+    kind, bags = request.param
+    return EncoderConfig(kind=kind, bags=bags, model=str(pretrained), bf16="off")
 
 
 def test_vectors_are_the_same_after_saving(config: EncoderConfig, themed: Dataset, tmp_path: Path):
@@ -35,7 +45,7 @@ def test_a_saved_encoder_needs_no_pretrained_model(
     config: EncoderConfig, themed: Dataset, pretrained: Path, tmp_path: Path
 ):
     moved = shutil.copytree(pretrained, tmp_path / "model")
-    encoder = initial_encoder(EncoderConfig(kind=config.kind, model=str(moved), bf16="off"), themed)
+    encoder = initial_encoder(dataclasses.replace(config, model=str(moved)), themed)
     (tmp_path / "saved").mkdir()
     save_encoder(encoder, tmp_path / "saved")
     shutil.rmtree(moved)
@@ -60,7 +70,7 @@ def test_frequency_counts_a_token_once_in_a_text(monkeypatch: pytest.MonkeyPatch
         assert found.tolist() == expected
 
 
-def test_the_cosine_of_both_encoders_is_the_mean_of_their_cosines(
+def test_the_cosine_of_encoders_side_by_side_is_the_mean_of_their_cosines(
     themed: Dataset, pretrained: Path
 ):
     cosines = {}

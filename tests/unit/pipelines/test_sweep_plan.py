@@ -37,7 +37,7 @@ def test_all_combinations_are_whole_configurations_that_promote_nothing(plan):
         assert config.clustering.clusters == combination.values["clustering.clusters"]
         assert config.run.seed == combination.values["run.seed"]
         assert config.run.threads == 2
-        assert config.encoder.kind == "transformer_with_bag"
+        assert config.encoder.bags == 2
         assert not config.gate.promote
     assert len({c.setting for c in found.combinations}) == 3
 

@@ -35,8 +35,10 @@ def splits(themed: Dataset) -> Splits:
 def make_module_one(themed: Dataset, splits: Splits, pretrained: Path) -> Callable[..., ModuleOne]:
     """Module I on the themed data set, anew with each call."""
 
-    def make(kind: str = "bag_of_embeddings", clusters: int = 4, **settings: Any) -> ModuleOne:
-        encoder_config = EncoderConfig(kind=kind, model=str(pretrained), bf16="off")  # type: ignore[arg-type]
+    def make(
+        kind: str = "bag_of_embeddings", bags: int = 1, clusters: int = 4, **settings: Any
+    ) -> ModuleOne:
+        encoder_config = EncoderConfig(kind=kind, bags=bags, model=str(pretrained), bf16="off")  # type: ignore[arg-type]
         encoder = initial_encoder(encoder_config, themed)
         rows, size = map_labels(
             encoder.encode(themed.labels.tokens),

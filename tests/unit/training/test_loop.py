@@ -143,7 +143,7 @@ MODULES = {
     "bag, no auxiliary vectors": ("make_module_one", {"batch_size": 9, "clusters": 0}),
     "bag, triplet": ("make_module_one", {"batch_size": 9, "loss": "triplet", "hardest": 3}),
     "transformer": ("make_module_one", {"batch_size": 9, "kind": "transformer"}),
-    "both": ("make_module_one", {"batch_size": 9, "kind": "transformer_with_bag"}),
+    "both": ("make_module_one", {"batch_size": 9, "kind": "transformer_with_bag", "bags": 2}),
     "classifiers": ("make_module_two", {"batch_size": 9, "mine_every": 2}),
     "classifiers, not mined": ("make_module_two", {"batch_size": 9, "mined": 0}),
 }
