@@ -159,6 +159,7 @@ def test_every_voice_and_baseline_is_measured(judged):
     evaluation, _ = judged("large", "small")
     assert set(evaluation.models) == {
         *("fused", "encoder", "classifier", "neighbours", "champion"),
+        "encoder_without_auxiliary",
         *("baseline_tfidf", "baseline_untrained"),
     }
     page = (evaluation.path / "report.html").read_text()

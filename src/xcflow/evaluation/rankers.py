@@ -51,6 +51,10 @@ class VoicedPredictor(Protocol):
         """[N, k] the other labels that are most like N label rows."""
 
 
+# So many times the depth that is wanted may be dropped for not being among the marked labels.
+_MOST_DROPPED = 10.0
+
+
 class BundleRanker:
     """A bundle, whose labels may differ from the data set's in number and order.
 
@@ -108,8 +112,12 @@ class BundleRanker:
 
     def among(self, queries: Queries, k: int, labels: NDArray[np.bool_]) -> TopK:
         """The ``k`` best labels by its main voice among those of the data set marked in [L]."""
-        others = len(self._rows) - int((self.knows & labels).sum())
-        return self._mapped(self.predictor.top_k(queries.texts, k + min(others, k)), k, labels)
+        wanted = int((self.knows & labels).sum())
+        others = len(self._rows) - wanted
+        # Twice what would be dropped if the marked labels were spread evenly over the ranks.
+        share = min(_MOST_DROPPED, max(1.0, 2.0 * others / max(wanted, 1)))
+        depth = k + min(others, int(k * share))
+        return self._mapped(self.predictor.top_k(queries.texts, depth), k, labels)
 
     def nearest_labels(self, labels: NDArray[np.integer[Any]], k: int) -> NDArray[np.int32]:
         """[N, k] the labels that are most like N others, all as rows of the data set.
