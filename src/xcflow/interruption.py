@@ -55,8 +55,12 @@ def interruptible(handle: Handler | None = None) -> Iterator[None]:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     # A terminal and a runner may both tell the same process to end: that is one interruption.
     for other in set(SIGNALS) - {number}:
-        signal.signal(other, signal.SIG_IGN)
+        signal.signal(other, _overhear)  # Python complains where one comes just before SIG_IGN
     raise Interruption(number)
+
+
+def _overhear(number: int, frame: FrameType | None) -> None:
+    """Do nothing about a signal."""
 
 
 @contextmanager
