@@ -21,7 +21,7 @@ TIMED = ("timings.json", "report.html", "manifest.json")
 # Each run is forked from one process that has imported everything. It counts what it does to files
 # and folders, and where it is told so it sends itself a signal right before the n-th of these.
 ZYGOTE = """
-import json, os, signal, sys
+import json, os, signal, sys, time
 import faiss, great_expectations, matplotlib.pyplot, pydantic.main, rich.progress
 import sklearn.linear_model, torch._dynamo, transformers, typer._click
 import xcflow_pipelines.cli
@@ -60,7 +60,9 @@ for line in sys.stdin:
             code = end.code
         print(json.dumps({"events": counted()}), flush=True)
         os._exit(code)
-    print(pid, flush=True)
+    if request["kill_after"]:
+        time.sleep(request["kill_after"])
+        os.kill(pid, signal.SIGKILL)  # one that has ended waits to be waited for
     _, status = os.waitpid(pid, 0)
     print(status, flush=True)
 """
@@ -112,12 +114,10 @@ class Zygote:
             kill_after: After how many seconds it is killed from outside; 0 for never.
         """
         request = {"arguments": arguments, "at": at, "signal": number, "log": str(self._log)}
+        request["kill_after"] = kill_after
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        pid, start = int(self._process.stdout.readline()), time.monotonic()
-        if kill_after:
-            time.sleep(kill_after)
-            os.kill(pid, signal.SIGKILL)  # one that has ended waits to be waited for
+        start = time.monotonic()
         code = os.waitstatus_to_exitcode(int(self._process.stdout.readline()))
         seconds = time.monotonic() - start
         said = self._log.read_text()
