@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,9 +50,8 @@ class VoicedPredictor(Protocol):
     def nearest_labels(self, labels: NDArray[np.integer[Any]], k: int) -> NDArray[np.int32]:
         """[N, k] the other labels that are most like N label rows."""
 
-
-# So many times the depth that is wanted may be dropped for not being among the marked labels.
-_MOST_DROPPED = 10.0
+    def restricted_to(self, only: NDArray[np.bool_]) -> Self:
+        """The same predictor, which names none but the labels marked in ``only``."""
 
 
 class BundleRanker:
@@ -110,14 +109,11 @@ class BundleRanker:
             name: self._mapped(voices[voice], k, self.knows) for voice, name in self._names.items()
         }
 
-    def among(self, queries: Queries, k: int, labels: NDArray[np.bool_]) -> TopK:
-        """The ``k`` best labels by its main voice among those of the data set marked in [L]."""
-        wanted = int((self.knows & labels).sum())
-        others = len(self._rows) - wanted
-        # Twice what would be dropped if the marked labels were spread evenly over the ranks.
-        share = min(_MOST_DROPPED, max(1.0, 2.0 * others / max(wanted, 1)))
-        depth = k + min(others, int(k * share))
-        return self._mapped(self.predictor.top_k(queries.texts, depth), k, labels)
+    def restricted_to(self, labels: NDArray[np.bool_]) -> Callable[[Queries, int], TopK]:
+        """Its main voice, were the labels of the data set marked in [L] the only ones it knows."""
+        only = (self._rows != NO_LABEL) & labels[self._rows]
+        predictor = self.predictor if only.all() else self.predictor.restricted_to(only)
+        return lambda queries, k: self._mapped(predictor.top_k(queries.texts, k), k, labels)
 
     def nearest_labels(self, labels: NDArray[np.integer[Any]], k: int) -> NDArray[np.int32]:
         """[N, k] the labels that are most like N others, all as rows of the data set.

@@ -92,6 +92,8 @@ def evaluation_page(
         all_rows=_rows(evaluation, models, everything),
         opponents=opponents,
         against=[_against(evaluation, CANDIDATE, name, main) for name in opponents[:1]],
+        shared=evaluation.metrics["shared"],
+        shared_lines=_on_shared_labels(evaluation, main),
         charts=[(CHARTS[kind], depth_chart(evaluation, models, kind)) for kind in CHARTS],
         slice_charts=slice_charts(evaluation, models),
         gains=_gains(evaluation, CANDIDATE, opponents),
@@ -198,6 +200,12 @@ def _against(
 ) -> list[Line]:
     found = compare(evaluation, evaluation, a=model, b=opponent, metrics=metrics)
     return lines_of(found.differences.items())
+
+
+def _on_shared_labels(evaluation: Evaluation, metrics: Sequence[str]) -> list[Line]:
+    """Candidate and champion on the labels that both know, where these are not all."""
+    common = evaluation.shared()
+    return [] if common is evaluation else _against(common, CANDIDATE, CHAMPION, metrics)
 
 
 def _disagreements(evaluation: Evaluation, opponent: str) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 A catalogue gains labels between two trainings. To an older champion each of their pairs is a miss
 that says nothing of its quality, and any candidate that was trained later would look better for
-it. So where the two know different labels they are measured once more: true pairs and predictions
-of other labels are taken out, and the rest is ranked anew.
+it. So where the two know different labels they are measured once more: true pairs of other labels
+are taken out, and both models rank as if they had never known any but the shared ones.
 """
 
 from __future__ import annotations
@@ -49,12 +49,13 @@ def measure_shared(
         return None
     measure = Measure.of_training(dataset.label_counts(), len(dataset.train), config)
     k = width_asked(dataset, measure)
+    rankers = {name: ranker.restricted_to(shared) for name, ranker in bundles.items()}
     writer = DocumentWriter(folder / SHARED, len(rows), config.kept_predictions)
     for block in blocks(dataset, rows, config.block_documents):
         truth = block.truth.keep(shared[block.truth.data])
         writer.add_truth(block.start, measure.truth(truth))
-        for name, ranker in bundles.items():
-            top = ranker.among(block.queries, k, shared)
+        for name, ranker in rankers.items():
+            top = ranker(block.queries, k)
             best = drop_filtered(top, block.filtered, measure.size, measure.depth)
             writer.add_ranking(name, block.start, measure.ranking(best.labels, truth), best)
     writer.close()

@@ -14,6 +14,7 @@ from xcflow.topk import NO_LABEL, TopK
 
 Kind = Literal["flat", "hnsw", "ivf"]
 _IVF_SAMPLE = 64  # training vectors for each inverted list
+_SEARCHED_SHARE = 0.5  # least share of the vectors for which an approximate index is good
 _BLOCK = 65_536  # vectors that join an inverted file at a time
 
 
@@ -35,10 +36,19 @@ class VectorIndex:
             themselves, else in the precision they came in, for scoring a few.
     """
 
-    def __init__(self, vectors: NDArray[Any], kind: Kind, graph: Any = None) -> None:
+    def __init__(
+        self,
+        vectors: NDArray[Any],
+        kind: Kind,
+        graph: Any = None,
+        only: NDArray[np.bool_] | None = None,
+    ) -> None:
         self.vectors = vectors
         self.kind: Kind = kind
         self._graph = graph
+        self._selected = None if only is None else np.flatnonzero(only)
+        self._searched = vectors if only is None or graph else vectors[self._selected]
+        self._parameters = None if only is None or not graph else _only(graph, kind, only)
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -55,14 +65,26 @@ class VectorIndex:
     def search(self, queries: NDArray[np.float32], k: int) -> TopK:
         """The ``k`` nearest of each query [N, D]; positions of vectors stand for labels."""
         if self._graph is None:
-            return exact_search(queries, self.vectors, k)
+            top = exact_search(queries, self._searched, k)
+            if self._selected is None:
+                return top
+            rows = np.append(self._selected, NO_LABEL)[top.labels]
+            return TopK(rows.astype(np.int32), top.scores)
         found = min(k, len(self))
         labels = np.full((len(queries), k), NO_LABEL, np.int32)
         scores = np.full((len(queries), k), -np.inf, np.float32)
-        values, rows = self._graph.search(_float32(queries), found)
+        values, rows = self._graph.search(_float32(queries), found, params=self._parameters)
         labels[:, :found] = rows
         scores[:, :found] = np.where(rows >= 0, values, -np.inf)
         return TopK(labels, scores)
+
+    def restricted_to(self, only: NDArray[np.bool_]) -> VectorIndex:
+        """The same vectors at the same positions, of which a search finds those marked in [M].
+
+        An approximate index finds few of a small part; there the part is searched exactly.
+        """
+        small = only.sum() < _SEARCHED_SHARE * len(self)
+        return VectorIndex(self.vectors, self.kind, None if small else self._graph, only)
 
     def save(self, prefix: Path) -> None:
         """Write ``<prefix>.npy`` and, where there is one, ``<prefix>.faiss``."""
@@ -81,6 +103,17 @@ class VectorIndex:
         import faiss
 
         return cls(vectors, kind, faiss.read_index(f"{prefix}.faiss", faiss.IO_FLAG_MMAP_IFC))
+
+
+def _only(graph: Any, kind: Kind, only: NDArray[np.bool_]) -> Any:
+    """What tells a faiss index to find the marked vectors alone, and all else as it is set."""
+    import faiss
+
+    kinds: Any = faiss  # its stubs lack these
+    selector = kinds.IDSelectorBitmap(np.packbits(only, bitorder="little"))
+    if kind == "hnsw":
+        return kinds.SearchParametersHNSW(sel=selector, efSearch=graph.hnsw.efSearch)
+    return kinds.SearchParametersIVF(sel=selector, nprobe=graph.nprobe)
 
 
 def _float32(vectors: NDArray[Any]) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -200,6 +200,16 @@ class Voices:
         scores = encoder.copy()
         scores[used] = _products(queries, rows[used], self.classifiers.vectors, place[used])
         return scores
+
+    def restricted_to(self, only: NDArray[np.bool_]) -> Voices:
+        """The same voices, which name none but the labels that are marked in [L]."""
+        return replace(
+            self,
+            labels=self.labels.restricted_to(only),
+            classifiers=self.classifiers.restricted_to(only[self.in_use]),
+            document_labels=self.document_labels.keep(only[self.document_labels.data]),
+            words=self.words.restricted_to(only, POSTINGS),
+        )
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write vectors and indexes; the result must be given to ``load``."""

@@ -109,6 +109,12 @@ class WordIndex:
             yield start, stop
             start = stop
 
+    def restricted_to(self, only: NDArray[np.bool_], longest: int | None = None) -> Self:
+        """The same weights and rows, of which a search finds those marked in [L]."""
+        labels = (sparse.diags(only.astype(np.float32)) @ self._labels).tocsr()
+        labels.eliminate_zeros()
+        return type(self)(self._vocabulary, self._weights, labels, longest)
+
     def save(self, folder: Path) -> None:
         """Write into a new folder."""
         folder.mkdir()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tokenizers import Tokenizer
 
 from xcflow.artifact import Manifest, read_manifest
 from xcflow.catalogue.string_table import StringTable
+from xcflow.catalogue.text_reader import TextReader
 from xcflow.encoders.base import Encoder
 from xcflow.encoders.build import load_encoder
 from xcflow.encoders.parts import unit_parts
@@ -54,7 +56,7 @@ class Predictor:
         self.label_ids = StringTable.load(folder / "labels" / "ids")
         self.label_texts = StringTable.load(folder / "labels" / "texts")
         self._settings = settings
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._reader = TextReader(Tokenizer.from_file(str(folder / "tokenizer.json")))
         self._encoder: Encoder = load_encoder(folder)[0]
         self._voices = Voices.load(folder, settings["voices"])
         self._fusion = Fusion.from_dict(settings["fusion"])
@@ -123,6 +125,12 @@ class Predictor:
                 advance(len(texts))
         self.voices = (*VOICES, WITHOUT_AUXILIARY)
 
+    def restricted_to(self, only: NDArray[np.bool_]) -> Predictor:
+        """The same model, were the labels marked in [L] the only ones that it can name."""
+        restricted = copy(self)
+        restricted._voices = self._voices.restricted_to(only)
+        return restricted
+
     def nearest_labels(self, labels: NDArray[np.integer[Any]], k: int) -> NDArray[np.int32]:
         """[N, k] the other labels whose vectors lie nearest to those of N label rows."""
         vectors = np.asarray(self._voices.labels.vectors[labels], np.float32)
@@ -157,11 +165,11 @@ class Predictor:
     def _tokens(self, texts: Sequence[str], limit: int) -> Ragged:
         unknown = self._settings["unknown_token"]
         try:
-            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        except TypeError as error:
+            rows = self._reader.ids(texts)
+        except (TypeError, UnicodeError) as error:
             reason = "a text to answer is no valid Unicode (half a surrogate pair), or no text"
             raise DataError(reason) from error
-        return Ragged.from_rows([encoding.ids[:limit] or [unknown] for encoding in encodings])
+        return Ragged.from_rows([row[:limit] or [unknown] for row in rows])
 
     def _same_item(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """[N] the label to leave out of each answer, -1 for none."""

@@ -4,9 +4,10 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -43,6 +44,13 @@ class Scripted:
             labels[i, : len(found)] = found
             scores[i, : len(found)] = 1.0 / np.arange(1, len(found) + 1)
         return TopK(labels, scores)
+
+    def restricted_to(self, only: NDArray[np.bool_]) -> Self:
+        restricted = copy(self)
+        restricted._answers = {
+            text: [row for row in rows if only[row]] for text, rows in self._answers.items()
+        }
+        return restricted
 
     def probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.where(np.isneginf(scores), 0.0, 0.5).astype(np.float32)

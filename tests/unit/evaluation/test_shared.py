@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from xcflow.artifact import read_manifest
+from xcflow.evaluation.report import evaluation_page
 from xcflow.evaluation.result import SHARED
 
 LABELS = ["a", "b", "c", "new", "lost"]
@@ -63,6 +64,18 @@ def test_the_view_on_shared_labels_computes_the_figures_that_are_written(evaluat
             assert found == view.metrics["models"][model][metric], metric
     written = evaluation.path / SHARED / "per_document" / "fused" / "labels.npy"
     assert np.load(written)[:, :2].tolist() == [[0, -1], [2, 1], [-1, -1], [2, -1]]
+
+
+def test_the_page_shows_these_figures_where_labels_differ(
+    evaluation, make_dataset, scripted, evaluated
+):
+    title = "The same on the labels that both know"
+    _, found, section = evaluation_page(evaluation).partition(title)
+    assert found
+    assert "66.7" in section.partition("</table>")[0]
+    model = scripted(LABELS, {text: ["a"] for text in NEW})
+    alike = evaluated(make_dataset(LABELS, TRAIN, TEST), model, model, ks=(1, 2))
+    assert title not in evaluation_page(alike)
 
 
 def test_blocks_do_not_change_the_figures(make_dataset, scripted, evaluated):

@@ -67,6 +67,23 @@ def test_keys_in_blocks_are_searched_as_if_they_were_whole(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("share", [0.02, 0.6, 1.0])
+def test_a_restricted_index_finds_nearly_all_of_what_it_may(kind: Kind, share: float):
+    vectors, queries = unit(2000, 8, 0), unit(50, 8, 1)
+    only = np.random.default_rng(2).random(2000) < share
+    index = VectorIndex.build(vectors, config(kind)).restricted_to(only)
+    found = index.search(queries, 60)
+    shown = found.labels != NO_LABEL
+    assert only[found.labels[shown]].all()
+    assert (found.scores[~shown] == -np.inf).all()
+    expected = search(queries, vectors[only], 60)
+    rows = np.append(np.flatnonzero(only), NO_LABEL)[expected.labels]
+    exactly = TopK(rows.astype(np.int32), expected.scores)
+    assert recall_at(found, exactly) >= (1.0 if kind == "flat" else 0.85)
+    assert len(index) == 2000  # places stay what they were
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_index_finds_nearly_all_and_keeps_it_on_disk(kind: Kind, tmp_path: Path):
     vectors, queries = unit(2000, 8, 0), unit(50, 8, 1)
     index = VectorIndex.build(vectors, config(kind))

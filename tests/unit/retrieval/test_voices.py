@@ -96,6 +96,25 @@ def test_every_proposal_is_scored_by_all(shortlist: int, share: float):
         np.testing.assert_allclose(scores, list(expected.values()), atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
+def test_restricted_voices_score_what_they_may_name_as_before(kind: Kind):
+    """Votes as well: a neighbour's weight does not depend on the labels that it carries."""
+    voices, queries = make_voices(kind=kind), unit(6, 5)
+    only = np.arange(LABELS) % 3 != 1
+    all_of_them, found = (propose(v, queries, 50) for v in (voices, voices.restricted_to(only)))
+    kept = only[all_of_them.labels.data]
+    np.testing.assert_array_equal(found.labels.data, all_of_them.labels.data[kept])
+    np.testing.assert_array_equal(found.labels.offsets, all_of_them.labels.keep(kept).offsets)
+    for name in ("encoder", "classifier", "vote", "words"):
+        was = getattr(all_of_them, name)[kept]
+        np.testing.assert_allclose(getattr(found, name), was, atol=1e-6)
+    narrow = propose(voices.restricted_to(only), queries, 2)
+    assert only[narrow.labels.data].all()
+    best = np.argsort(-(queries @ voices.labels.vectors.T)[:, only], axis=1)[:, :2]
+    for row, near in zip(range(6), np.flatnonzero(only)[best], strict=True):
+        assert set(near.tolist()) <= set(narrow.labels[row].tolist())
+
+
 def test_the_features_of_a_proposal():
     voices = make_voices()
     counts = np.arange(LABELS) % 4

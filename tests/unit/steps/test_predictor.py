@@ -51,6 +51,16 @@ def test_all_voices_at_once(predictor: Predictor, monkeypatch: pytest.MonkeyPatc
             np.testing.assert_array_equal(alone.labels, top.labels)
 
 
+def test_a_restricted_predictor_ranks_what_is_left_as_before(predictor: Predictor):
+    everything = len(predictor.label_ids)
+    only = np.arange(everything) % 2 == 0
+    for voice in VOICES:
+        was = predictor.top_k(TEXTS, everything, voice)
+        found = predictor.restricted_to(only).top_k(TEXTS, everything, voice)
+        expected = was.keep((was.labels != NO_LABEL) & only[was.labels], everything)
+        np.testing.assert_array_equal(found.labels, expected.labels)
+
+
 def test_the_encoder_answers_without_auxiliary_vectors_where_it_has_some(
     model: Any, catalogue: Path, configure: Any, train_model: Any
 ):
