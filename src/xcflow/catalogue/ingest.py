@@ -31,6 +31,7 @@ from xcflow.catalogue.readers import (
 )
 from xcflow.catalogue.split import validation_split
 from xcflow.catalogue.string_table import StringTable, StringTableWriter
+from xcflow.catalogue.text_reader import TextReader
 from xcflow.catalogue.tokenizer import build_tokenizer, unknown_token
 from xcflow.config import Config
 from xcflow.progress import Advance, log, progress
@@ -271,14 +272,13 @@ def write_tokens(
     token gets the unknown token, so that no row is empty.
     """
     dtype = np.min_scalar_type(tokenizer.get_vocab_size() - 1)
-    unknown_id = unknown_token(tokenizer)
+    reader, unknown_id = TextReader(tokenizer), unknown_token(tokenizer)
     lengths: list[NDArray[np.int32]] = [np.empty(0, np.int32)]
     unknown = 0
     with RaggedWriter(folder / "tokens", dtype) as writer:
         for texts in StringTable.load(folder / "texts").chunks(rows):
             for batch in _batches(texts):
-                encodings = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
-                ids = [encoding.ids for encoding in encodings]
+                ids = reader.ids(batch)
                 lengths.append(np.fromiter(map(len, ids), np.int32, len(ids)))
                 unknown += sum(row.count(unknown_id) for row in ids)
                 writer.append(_ragged([row[:limit] or [unknown_id] for row in ids], dtype))

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from tokenizers import Tokenizer
 
+from xcflow.catalogue.text_reader import TextReader
 from xcflow.config import DataConfig, EncoderConfig
 from xcflow.errors import ConfigError
 from xcflow.pretrained import model_folder
@@ -63,19 +64,12 @@ def _with_catalogue_words(
     # Tokens beside the vocabulary would move behind the new words.
     vocabulary.update({token["content"]: token["id"] for token in tree["added_tokens"]})
     longest = int(tree["model"].get("max_input_chars_per_word", 100))
-    counts: Counter[str] = Counter()
+    reader, counts = TextReader(tokenizer), Counter[str]()
     for chunk in chunks:
-        for words in _words(tokenizer, chunk):
+        for words in map(reader.words, chunk):
             counts.update({w for w in words if w not in vocabulary and len(w) <= longest})
     frequent = [(-n, w) for w, n in counts.items() if n >= data.catalogue_word_min_count]
     following = max(vocabulary.values()) + 1
     for new_id, (_, word) in enumerate(sorted(frequent)[: data.catalogue_words], following):
         vocabulary[word] = new_id
     return Tokenizer.from_str(json.dumps(tree, ensure_ascii=False))
-
-
-def _words(tokenizer: Tokenizer, texts: list[str]) -> Iterator[list[str]]:
-    """The words of each text, as the tokenizer's own normaliser and pre-tokeniser cut them."""
-    for text in texts:
-        normal = tokenizer.normalizer.normalize_str(text) if tokenizer.normalizer else text
-        yield [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal)]
