@@ -1,16 +1,17 @@
 # `make` alone lists the targets. Each sets up .venv by itself and is quick when nothing changed.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint lock clean
+.PHONY: help setup run test test-slow lint lock clean
 
 PYTHON ?=
 TORCH_PIP_ARGS ?=
 ARGS ?=
 export PYTHON TORCH_PIP_ARGS
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 	@echo
-	@echo '  ARGS="..."            further arguments of run, test and lock'
+	@echo '  ARGS="..."            further arguments of run, test, test-slow and lock'
 	@echo '  PYTHON=...            the interpreter to build .venv with (3.11 or newer)'
 	@echo '  TORCH_PIP_ARGS="..."  how pip finds a CPU build of torch, where it is not the default'
 
@@ -21,9 +22,14 @@ run: setup ## retrain on the bundled data by the whole pipeline
 	@.venv/bin/xcflow run $(ARGS)
 
 # Files are spread over the cores, one thread each: small products gain nothing from more.
+PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile \
+	--durations=10
+
 test: setup ## run the test suite
-	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile \
-		--durations=10 $(ARGS)
+	@$(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: setup ## run the long tests: kills, disturbances, absent servers, sweeps, drift
+	@$(PYTEST) -m slow $(ARGS)
 
 lint: setup ## ruff, mypy, import contracts
 	@.venv/bin/ruff check .

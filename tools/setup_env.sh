@@ -38,8 +38,8 @@ done
   fail "$python has no venv module; on Debian or Ubuntu: apt-get install python$version-venv"
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_USER=0 PYTHONNOUSERSITE=1
-unset PYTHONPATH PYTHONHOME
-# Compiling 20,000 modules would take two thirds of the time; Python compiles those it uses.
+unset PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
+# Compiling 20,000 modules would take two thirds of the time; those in use are compiled at the end.
 install() { .venv/bin/python -m pip -qq install --no-compile --no-deps "$@"; }
 
 if [ "$(head -n 1 "$stamp" 2>/dev/null)" != "$(pwd -P)" ] || ! .venv/bin/python -c '' 2>/dev/null; then
@@ -64,8 +64,9 @@ install --require-hashes -r .venv/build.lock &&
 if compgen -G '.venv/lib/python*/site-packages/nvidia*' >/dev/null; then
   fail "requirements.lock brought nvidia packages into a CPU environment; find who asks for them: make lock"
 fi
-echo "setup: [3/3] xcflow itself"
+echo "setup: [3/3] xcflow itself, compiling what it imports"
 install --no-build-isolation --editable . || fail "pip could not install xcflow itself"
-.venv/bin/xcflow --help >/dev/null 2>&1 || true # compiled now, so that the user's first call is quick
+# Compiled now, so that first calls are quick, and all calls where Python is to write no bytecode.
+.venv/bin/python tools/compile_imports.py >/dev/null 2>&1 || fail "what was installed cannot be imported: .venv/bin/python tools/compile_imports.py says why"
 state >"$stamp"
 echo "setup: done"

@@ -38,7 +38,7 @@ COMMON = (
 TRAINING = ("validate_data", "cluster_labels", "train_encoder", "export_embeddings")
 TRAINING += ("train_classifier", "build_index")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 class Life:

@@ -36,7 +36,6 @@ def test_equal_models_are_promoted_at_most_at_the_stated_rate(population):
     assert FEWEST <= found["rises"] <= MOST
 
 
-@pytest.mark.slow
 def test_a_real_lift_of_one_point_is_promoted_with_the_stated_power(population):
     trials, stated = 150, 0.7  # docs/gate.md
     shift = shift_for(population, 0.01)
