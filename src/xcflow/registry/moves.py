@@ -205,7 +205,7 @@ class MoveLog:
 
         client, name = self._tracker.client, f"{self._model} champions"
         try:
-            client.create_experiment(name)
+            client.create_experiment(name, self._tracker.artifact_location(name))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

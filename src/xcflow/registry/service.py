@@ -360,7 +360,9 @@ def main() -> None:
         print("ready", flush=True)  # noqa: T201
         sys.stdin.read()
         server.shutdown()
-        for process in server.peers:  # whoever started them is gone, and would not see their end
+        # Whoever started them is gone, and would not see their end. 0 stands for one whose number is
+        # not known here, and to the system for this whole group of processes.
+        for process in server.peers - {0}:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGTERM)
     server.send()

@@ -91,9 +91,9 @@ class Tracker:
     def at(cls, config: TrackingConfig, home: Home) -> Self:
         """The tracker of a configuration."""
         uri = tracking_uri(config, home)
-        local = uri == f"sqlite:///{home.database}"
-        if local:
+        if uri == f"sqlite:///{home.database}":
             home.root.mkdir(parents=True, exist_ok=True)
+        local = uri.startswith("sqlite:")
         return cls(uri, config.experiment, home.artifacts if local else None)
 
     @classmethod
@@ -384,12 +384,19 @@ class Tracker:
             if names.JOINED not in self.client.get_run(run).data.tags:
                 self.client.set_terminated(run, status, self._now_ms())
 
+    def artifact_location(self, experiment: str) -> str | None:
+        """Where an experiment's files go; None where the store's server decides.
+
+        Left to itself a local store would put them into the working folder.
+        """
+        return str(self._artifacts / experiment) if self._artifacts else None
+
     def _experiment_id(self) -> str:
         from mlflow.exceptions import MlflowException
 
         found = self.client.get_experiment_by_name(self.experiment)
         if found is None:
-            where = str(self._artifacts / self.experiment) if self._artifacts else None
+            where = self.artifact_location(self.experiment)
             try:
                 return str(self.client.create_experiment(self.experiment, where, EXPERIMENT_TAGS))
             except MlflowException:  # another process was faster

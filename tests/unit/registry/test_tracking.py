@@ -51,8 +51,9 @@ def test_a_run_is_found_by_its_key(tracker, run):
         tracker.find_run("other")
 
 
-def test_a_given_run_is_joined_and_left_open(tracker, monkeypatch):
-    given = tracker.client.create_run(tracker.client.create_experiment("elsewhere")).info.run_id
+def test_a_given_run_is_joined_and_left_open(tracker, monkeypatch, tmp_path):
+    elsewhere = tracker.client.create_experiment("elsewhere", str(tmp_path / "elsewhere"))
+    given = tracker.client.create_run(elsewhere).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", given)
     assert tracker.open_run("ignored", "key", {"run": {"seed": 1}}, {}) == given
     assert tracker.find_run("whatever") == given
