@@ -36,6 +36,7 @@ IMPORTED_LATE = (
 
 
 def main() -> None:
+    """Import everything; what cannot be imported is an error."""
     for package in map(import_module, OWN):
         for module in walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith("__main__"):

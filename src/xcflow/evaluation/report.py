@@ -205,7 +205,9 @@ def _against(
 def _on_shared_labels(evaluation: Evaluation, metrics: Sequence[str]) -> list[Line]:
     """Candidate and champion on the labels that both know, where these are not all."""
     common = evaluation.shared()
-    return [] if common is evaluation else _against(common, CANDIDATE, CHAMPION, metrics)
+    if common is evaluation or not common.documents:
+        return []
+    return _against(common, CANDIDATE, CHAMPION, metrics)
 
 
 def _disagreements(evaluation: Evaluation, opponent: str) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def model_card(origin: Origin, folders: Mapping[str, Path]) -> str:
         slice_metrics=SLICE_METRICS,
         slices=list(_slices(metrics)),
         ece=metrics["calibration"][MAIN_MODEL],
-        megabytes=_bytes(bundle) / 1e6,
+        megabytes=metrics["candidate"]["bytes"] / 1e6,
         latency=timings["latency_ms"].get(MAIN_MODEL),
         memory=timings["peak_memory_mb"],
         library_version=manifests["build_index"].library_version,
@@ -139,10 +139,6 @@ def _warnings(dataset: Path) -> list[str]:
         for check in checks
         if check["status"] == "warning"
     ]
-
-
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _render(**values: Any) -> str:

@@ -360,8 +360,8 @@ def main() -> None:
         print("ready", flush=True)  # noqa: T201
         sys.stdin.read()
         server.shutdown()
-        # Whoever started them is gone, and would not see their end. 0 stands for one whose number is
-        # not known here, and to the system for this whole group of processes.
+        # Whoever started them is gone, and would not see their end. 0 is the number of one that is
+        # not seen from here; to the system it means this whole group of processes.
         for process in server.peers - {0}:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGTERM)

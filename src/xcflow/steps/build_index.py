@@ -53,7 +53,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     counts = dataset.label_counts(dataset.fit_rows)
     forbidden = np.isin(known, splits.validation.rows)
     with phase("validation documents"):
-        fusion, calibrator = _fit(config, voices, queries, dataset, splits, forbidden)
+        fusion, calibrator, figures = _fit(config, voices, queries, dataset, splits, forbidden)
     meta = {
         "label_map_sha256": label_map_sha256(dataset.labels.ids),
         "labels": len(dataset.labels),
@@ -61,6 +61,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         "encoder": config.encoder.kind,
         "catalogue_digest": dataset.manifest.inputs.get("catalogue", ""),
         "index_recall": recall,
+        **{f"validation/{name}": value for name, value in figures.items()},
     }
     with writing(output, KIND, **provenance("build_index", config, inputs), meta=meta) as folder:
         encoder, tensors = load_encoder(inputs["encoder"])
@@ -127,8 +128,10 @@ def _fit(
     dataset: Dataset,
     splits: Splits,
     forbidden: NDArray[np.bool_],
-) -> tuple[Fusion, Calibrator]:
+) -> tuple[Fusion, Calibrator, dict[str, float]]:
     """Fit the fusion on the validation documents, which do not vote for themselves.
+
+    Comes with its figures on these documents.
 
     The calibrator learns from all looks, too: documents to come may have fewer of their kin among
     those that vote than held-out ones have, and are then less often answered rightly.
@@ -157,7 +160,9 @@ def _fit(
     truth = without(splits.validation.labels, splits.left_out)
     measure = Measure.of_training(counts, len(splits.fit), EvaluationConfig())
     with phase("fusion"):
-        fusion, scores = choose_fusion(looks, truth, measure, config.fusion, config.run.seed)
+        fusion, scores, figures = choose_fusion(
+            looks, truth, measure, config.fusion, config.run.seed
+        )
     with phase("calibration"):
         calibrator = fit_calibrator(
             np.concatenate(scores),
@@ -166,7 +171,7 @@ def _fit(
             config.calibration,
         )
     log(f"calibration: {calibrator.curve.method}, {len(calibrator.curve.scores)} knots")
-    return fusion, calibrator
+    return fusion, calibrator, figures
 
 
 def _muted(documents: int, config: Config) -> NDArray[np.int64] | None:

@@ -17,6 +17,7 @@ from xcflow.retrieval.fusion import Fusion, fit_fusion, fixed_fusion
 from xcflow.retrieval.ranking import top_of_rows
 from xcflow.training.validation import SELECTION
 
+_SHOWN = ("P@1", "P@5", SELECTION, "PSP@1", "PSP@5", "R@10", "R@100")
 _MIN_DOCUMENTS = 20  # a network fitted on fewer says nothing
 
 
@@ -52,10 +53,12 @@ class Choice(NamedTuple):
         fusion: The fusion.
         scores: Of each look, [T] what its proposals score by it; by a network, each document's by
             one that did not learn from it.
+        figures: Name of a metric -> its value on the documents as they are, by these scores.
     """
 
     fusion: Fusion
     scores: list[NDArray[np.float32]]
+    figures: dict[str, float]
 
 
 def choose_fusion(
@@ -80,9 +83,9 @@ def choose_fusion(
     """
     plain = looks[0]
 
-    def quality(scores: NDArray[np.float32]) -> float:
+    def figures_by(scores: NDArray[np.float32]) -> dict[str, float]:
         ranked = top_of_rows(plain.proposals, scores, measure.depth)
-        return metrics_of(ranked.labels, truth, measure)[SELECTION]
+        return metrics_of(ranked.labels, truth, measure)
 
     fixed = fixed_fusion(plain.features)
     scores = {
@@ -90,13 +93,16 @@ def choose_fusion(
     }
     if int((truth.lengths > 0).sum()) >= _MIN_DOCUMENTS:
         scores["network"] = _cross_fitted(looks, truth, measure, config, seed)
-    found = {name: quality(values[0]) for name, values in scores.items()}
-    best = max(found, key=lambda name: found[name])
-    shown = "  ".join(f"{name} {100 * value:.1f}" for name, value in found.items())
+    found = {name: figures_by(values[0]) for name, values in scores.items()}
+    best = max(found, key=lambda name: found[name][SELECTION])
+    shown = "  ".join(f"{name} {100 * values[SELECTION]:.1f}" for name, values in found.items())
     log(f"fusion, validation {SELECTION}: {shown}: taking {best}")
+    figures = {name: found[best][name] for name in _SHOWN}
+    shown = "  ".join(f"{name} {100 * value:.1f}" for name, value in figures.items())
+    log(f"fusion: validation {shown}")
     fitted = best == "network"
     fusion = _fitted(looks, truth, measure, config, seed) if fitted else fixed[best]
-    return Choice(fusion, scores[best])
+    return Choice(fusion, scores[best], figures)
 
 
 def _fitted(

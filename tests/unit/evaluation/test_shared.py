@@ -113,3 +113,4 @@ def test_no_label_in_common_is_strict_json_too(make_dataset, scripted, evaluated
 
     json.loads((evaluation.path / "metrics.json").read_text(), parse_constant=refuse)
     assert evaluation.shared().documents == 0
+    assert "The same on the labels that both know" not in evaluation_page(evaluation)
