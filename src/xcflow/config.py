@@ -453,7 +453,7 @@ class FusionConfig:
     neighbour_temperature: float = 0.05
     muted: int = 32
     contenders: int = 50
-    tail_weight: float = 0.7
+    tail_weight: float = 0.5
     hidden: int = 32
     steps: int = 300
     batch_documents: int = 128
