@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from xcflow.catalogue.dataset import Dataset
+from xcflow.catalogue.text_reader import TextReader
 from xcflow.config import EncoderConfig, ModuleOneConfig
 from xcflow.encoders.base import Encoder
 from xcflow.encoders.build import initial_encoder
@@ -64,9 +65,12 @@ class Job:
 
     def encoded_texts(self) -> list[str]:
         """The texts to encode, the same for all."""
-        texts = Dataset.open(self.dataset).train.texts
-        rows = np.random.default_rng(SEED).permutation(len(texts))[: self.texts]
-        return list(texts.take(rows))
+        return list(Dataset.open(self.dataset).train.texts.take(self.encoded_rows()))
+
+    def encoded_rows(self) -> NDArray[np.int64]:
+        """Their rows among the training documents."""
+        documents = len(Dataset.open(self.dataset).train)
+        return np.random.default_rng(SEED).permutation(documents)[: self.texts]
 
 
 class Pace:
@@ -326,10 +330,20 @@ def peer_model(job: Job) -> Any:
 
 
 def encode_xcflow(job: Job, pace: Pace) -> NoReturn:
-    """Tokeniser and encoder of a data set, as `export_embeddings` and a prediction use them."""
+    """Tokeniser and encoder of a data set, as a prediction uses them."""
     dataset = Dataset.open(job.dataset)
     tokenizer = Tokenizer.from_file(str(dataset.tokenizer_file))
     _encode(initial_encoder(job.encoder, dataset), tokenizer, job.encoded_texts(), pace)
+
+
+def export_xcflow(job: Job, pace: Pace) -> NoReturn:
+    """As `export_embeddings` does it: the tokens stand in the data set, for all steps to use."""
+    dataset = Dataset.open(job.dataset)
+    encoder = initial_encoder(job.encoder, dataset)
+    encoder.eval()
+    while True:
+        encoder.encode(dataset.train.tokens.take(job.encoded_rows()))
+        pace()
 
 
 def encode_xcflow_without_words(job: Job, pace: Pace) -> NoReturn:
@@ -344,8 +358,8 @@ def _encode(encoder: Encoder, tokenizer: Tokenizer, texts: list[str], pace: Pace
     tokenizer.no_truncation()
     encoder.eval()
     while True:
-        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        tokens = Ragged.from_rows([encoding.ids for encoding in encodings])
+        # A reader that remembers nothing yet: it has seen none of these texts before.
+        tokens = Ragged.from_rows(TextReader(tokenizer).ids(texts))
         encoder.encode(tokens)
         pace.notes["tokens_per_text"] = float(tokens.lengths.mean())
         pace()
@@ -387,6 +401,7 @@ CONTENDERS: dict[str, Callable[[Job, Pace], None]] = {
     "train: sentence-transformers": train_sentence_transformers,
     "train: plain PyTorch": train_plainly,
     "encode: xcflow": encode_xcflow,
+    "encode: xcflow, stored tokens": export_xcflow,
     "encode: xcflow, no catalogue words": encode_xcflow_without_words,
     "encode: sentence-transformers": encode_sentence_transformers,
 }

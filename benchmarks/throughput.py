@@ -11,7 +11,8 @@ another one's window is timed. Shown are medians over the windows; the first one
 - training, sentence-transformers: SentenceTransformerTrainer with MultipleNegativesRankingLoss, at
   its default settings; StaticEmbedding with the same table stands beside the bag of embeddings.
 - training, plain PyTorch: as the reference papers describe it (`contenders.train_plainly`).
-- encoding: texts in, unit vectors out, tokenisation included.
+- encoding: texts in, unit vectors out, tokenisation included; "stored tokens" is what the export of
+  the pipeline does, for which the data set was tokenised once.
 
 Writes ``results/throughput-<catalogue>.json`` beside this file (models and tasks that are not asked
 for stay as they were measured before) and prints a table.
@@ -98,7 +99,7 @@ def contenders(task: str, layers: int) -> list[str]:
     """Who takes part; the first is what the others are compared with."""
     if task == "train":
         return ["train: xcflow", "train: sentence-transformers", "train: plain PyTorch"]
-    names = ["encode: xcflow", "encode: sentence-transformers"]
+    names = ["encode: xcflow", "encode: xcflow, stored tokens", "encode: sentence-transformers"]
     return [*names, "encode: xcflow, no catalogue words"] if layers else names
 
 
