@@ -45,7 +45,7 @@ def last_line(done):
 
 @pytest.mark.parametrize("step", CHAIN)
 def test_a_full_disk(lives, small_disk, step):
-    life, place = lives(KIND), small_disk / "work"
+    life, place = lives(KIND), small_disk / "step"
     command = life.command(step, place)
     place.mkdir()
     fill(small_disk, 4096)
@@ -74,10 +74,10 @@ def test_training_is_worth_more_than_its_checkpoints(lives, small_disk, tmp_path
 def test_a_read_only_disk(lives, small_disk, step):
     life = lives(KIND)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    done = life.zygote.run(*life.command(step, small_disk / "work"))
+    done = life.zygote.run(*life.command(step, small_disk / "step"))
     assert done.code == 1
     reason = "the file system is read-only: choose another folder"
-    assert last_line(done) == f"xcflow: {small_disk}/work/output: cannot be written: {reason}"
+    assert last_line(done) == f"xcflow: {small_disk}/step/output: cannot be written: {reason}"
 
 
 def test_a_file_where_a_folder_is_needed(lives, tmp_path):
