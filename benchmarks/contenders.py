@@ -341,8 +341,9 @@ def export_xcflow(job: Job, pace: Pace) -> NoReturn:
     dataset = Dataset.open(job.dataset)
     encoder = initial_encoder(job.encoder, dataset)
     encoder.eval()
+    rows = job.encoded_rows()
     while True:
-        encoder.encode(dataset.train.tokens.take(job.encoded_rows()))
+        encoder.encode(dataset.train.tokens.take(rows))
         pace()
 
 

@@ -91,6 +91,14 @@ def test_only_so_many_words_are_remembered(packaged: Tokenizer, monkeypatch: pyt
     assert TextReader(packaged).ids(texts) == slowly(packaged, texts)
 
 
+def test_whole_texts_are_not_remembered(packaged: Tokenizer):
+    """Scripts without spaces have whole texts for passages."""
+    reader, texts = TextReader(packaged), ["中文" * 30, "x" * 90, "short 中文"]
+    assert reader.ids(texts) == slowly(packaged, texts)
+    assert set(reader._passages) == {"short", "中文"}
+    assert set(reader._pieces) == {"short", "中", "文"}
+
+
 @pytest.mark.parametrize("text", [None, 3, b"bytes", ["list"], "half \ud800 a pair"])
 def test_what_is_no_text_is_refused(packaged: Tokenizer, text: object):
     with pytest.raises((TypeError, UnicodeError)):

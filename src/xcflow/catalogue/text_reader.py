@@ -15,7 +15,10 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-_MOST = 200_000  # words, and passages between spaces, that are remembered: bounds memory
+# Of words, and of passages between spaces, so many are remembered, and none that is longer: scripts
+# without spaces have whole texts for passages. Both together bound memory.
+_MOST = 200_000
+_LONGEST = 40
 
 
 class TextReader:
@@ -34,7 +37,8 @@ class TextReader:
         """The token ids of each text.
 
         Raises:
-            TypeError: A text that is none, or no valid Unicode.
+            TypeError: A text that is none.
+            UnicodeError: Half a surrogate pair (a TypeError where the tokenizer itself reads).
         """
         if not self._by_tables:
             encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -48,7 +52,8 @@ class TextReader:
                 return self._cut(text)
             except _DependsOnNeighboursError:
                 pass
-        return _words(self._tokenizer, text)
+        normaliser = self._tokenizer.normalizer
+        return _words(self._tokenizer, normaliser.normalize_str(text) if normaliser else text)
 
     def _ids(self, text: str) -> list[int]:
         if not isinstance(text, str):
@@ -67,18 +72,14 @@ class TextReader:
                 ids += self._pieces[word] if word in self._pieces else self._cut_up(word)
         except _DependsOnNeighboursError:
             ids = list(self._tokenizer.encode(passage, add_special_tokens=False).ids)
-        if len(self._passages) < _MOST:
-            self._passages[passage] = ids
-        return ids
+        return _remembered(self._passages, passage, ids)
 
     def _cut(self, text: str) -> list[str]:
         return text.translate(self._characters).split()
 
     def _cut_up(self, word: str) -> list[int]:
         pieces = [token.id for token in self._tokenizer.model.tokenize(word)]
-        if len(self._pieces) < _MOST:
-            self._pieces[word] = pieces
-        return pieces
+        return _remembered(self._pieces, word, pieces)
 
 
 class _DependsOnNeighboursError(Exception):
@@ -106,7 +107,7 @@ class _Characters(dict[int, str]):
         return found
 
     def _in_a_word(self, character: str) -> str:
-        cut = _words(self._tokenizer, f"a{character}a", normal=True)
+        cut = _words(self._tokenizer, f"a{character}a")
         return cut[0][1:-1] if len(cut) == 1 else f" {''.join(cut[1:-1])} "
 
 
@@ -120,7 +121,11 @@ def _reads_by_tables(tree: dict[str, Any]) -> bool:
     )
 
 
-def _words(tokenizer: Tokenizer, text: str, *, normal: bool = False) -> list[str]:
-    if tokenizer.normalizer and not normal:
-        text = tokenizer.normalizer.normalize_str(text)
-    return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+def _remembered(table: dict[str, list[int]], key: str, ids: list[int]) -> list[int]:
+    if len(table) < _MOST and len(key) <= _LONGEST:
+        table[key] = ids
+    return ids
+
+
+def _words(tokenizer: Tokenizer, normal: str) -> list[str]:
+    return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal)]

@@ -208,7 +208,7 @@ class Voices:
             labels=self.labels.restricted_to(only),
             classifiers=self.classifiers.restricted_to(only[self.in_use]),
             document_labels=self.document_labels.keep(only[self.document_labels.data]),
-            words=self.words.restricted_to(only, POSTINGS),
+            words=self.words.restricted_to(only),
         )
 
     def save(self, folder: Path) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class WordIndex:
         self._vocabulary = vocabulary
         self._weights = weights
         self._labels = labels
+        self._longest = longest
         postings = labels.T.tocsr()
         if longest is not None:
             keep = sparse.diags((np.diff(postings.indptr) <= longest).astype(np.float32))
@@ -109,11 +110,11 @@ class WordIndex:
             yield start, stop
             start = stop
 
-    def restricted_to(self, only: NDArray[np.bool_], longest: int | None = None) -> Self:
+    def restricted_to(self, only: NDArray[np.bool_]) -> Self:
         """The same weights and rows, of which a search finds those marked in [L]."""
         labels = (sparse.diags(only.astype(np.float32)) @ self._labels).tocsr()
         labels.eliminate_zeros()
-        return type(self)(self._vocabulary, self._weights, labels, longest)
+        return type(self)(self._vocabulary, self._weights, labels, self._longest)
 
     def save(self, folder: Path) -> None:
         """Write into a new folder."""

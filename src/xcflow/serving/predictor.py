@@ -128,6 +128,7 @@ class Predictor:
     def restricted_to(self, only: NDArray[np.bool_]) -> Predictor:
         """The same model, were the labels marked in [L] the only ones that it can name."""
         restricted = copy(self)
+        restricted.voices = VOICES
         restricted._voices = self._voices.restricted_to(only)
         return restricted
 

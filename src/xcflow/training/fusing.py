@@ -15,7 +15,7 @@ from xcflow.progress import log
 from xcflow.ragged import Ragged
 from xcflow.retrieval.fusion import Fusion, fit_fusion, fixed_fusion
 from xcflow.retrieval.ranking import top_of_rows
-from xcflow.training.validation import SELECTION
+from xcflow.training.validation import SELECTION, in_points
 
 _SHOWN = ("P@1", "P@5", SELECTION, "PSP@1", "PSP@5", "R@10", "R@100")
 _MIN_DOCUMENTS = 20  # a network fitted on fewer says nothing
@@ -95,11 +95,10 @@ def choose_fusion(
         scores["network"] = _cross_fitted(looks, truth, measure, config, seed)
     found = {name: figures_by(values[0]) for name, values in scores.items()}
     best = max(found, key=lambda name: found[name][SELECTION])
-    shown = "  ".join(f"{name} {100 * values[SELECTION]:.1f}" for name, values in found.items())
+    shown = in_points({name: values[SELECTION] for name, values in found.items()})
     log(f"fusion, validation {SELECTION}: {shown}: taking {best}")
     figures = {name: found[best][name] for name in _SHOWN}
-    shown = "  ".join(f"{name} {100 * value:.1f}" for name, value in figures.items())
-    log(f"fusion: validation {shown}")
+    log(f"fusion: validation {in_points(figures)}")
     fitted = best == "network"
     fusion = _fitted(looks, truth, measure, config, seed) if fitted else fixed[best]
     return Choice(fusion, scores[best], figures)

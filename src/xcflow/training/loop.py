@@ -18,7 +18,7 @@ from xcflow.interruption import held_back
 from xcflow.phases import phase
 from xcflow.progress import log, progress
 from xcflow.training.checkpoint import Checkpoint
-from xcflow.training.validation import SELECTION
+from xcflow.training.validation import SELECTION, in_points
 
 _LOSS_POINTS = 20  # points of the loss curve in an epoch
 
@@ -170,8 +170,9 @@ def _validate(trainee: Trainee, now: Progress, plan: Plan, epoch: int) -> bool:
         metrics = trainee.validate()
     for name, value in metrics.items():
         now.point(f"validation/{name}", epoch + 1, value)
-    shown = "  ".join(f"{name} {100 * value:.1f}" for name, value in metrics.items())
-    log(f"{plan.title}, {'start' if epoch < 0 else f'epoch {epoch + 1}'}: validation {shown}")
+    log(
+        f"{plan.title}, {'start' if epoch < 0 else f'epoch {epoch + 1}'}: validation {in_points(metrics)}"
+    )
     if metrics[SELECTION] <= now.best_score:
         return False
     now.best_score, now.best_epoch = metrics[SELECTION], epoch

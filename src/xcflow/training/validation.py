@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -16,6 +16,11 @@ from xcflow.training.data import Splits
 SELECTION = "nDCG@5"
 _SHOWN = ("P@1", "P@5", SELECTION, "R@10", "R@100")
 _DEPTHS = (1, 5, 10, 100)
+
+
+def in_points(metrics: Mapping[str, float]) -> str:
+    """Metrics as they stand in a line of the log."""
+    return "  ".join(f"{name} {100 * value:.1f}" for name, value in metrics.items())
 
 
 class Validation:
