@@ -170,9 +170,8 @@ def _validate(trainee: Trainee, now: Progress, plan: Plan, epoch: int) -> bool:
         metrics = trainee.validate()
     for name, value in metrics.items():
         now.point(f"validation/{name}", epoch + 1, value)
-    log(
-        f"{plan.title}, {'start' if epoch < 0 else f'epoch {epoch + 1}'}: validation {in_points(metrics)}"
-    )
+    when = "start" if epoch < 0 else f"epoch {epoch + 1}"
+    log(f"{plan.title}, {when}: validation {in_points(metrics)}")
     if metrics[SELECTION] <= now.best_score:
         return False
     now.best_score, now.best_epoch = metrics[SELECTION], epoch
