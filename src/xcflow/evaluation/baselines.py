@@ -44,7 +44,7 @@ class UntrainedBaseline:
     def __init__(self, dataset: Dataset, encoder: EncoderConfig) -> None:
         self._encoder = initial_encoder(encoder, dataset)
         tokens = dataset.labels.tokens
-        self._labels = np.empty((len(tokens), self._encoder.dim), np.float32)
+        self._labels = np.empty((len(tokens), self._encoder.dim), np.float16)
         progressing = progress("labels by the untrained encoder", len(tokens), "texts")
         with phase("untrained encoder"), progressing as advance:
             for start in range(0, len(tokens), ENCODE_BLOCK):

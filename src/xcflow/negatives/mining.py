@@ -13,7 +13,9 @@ from xcflow.retrieval.index import VectorIndex
 from xcflow.vectors import ShardedVectors
 
 _BLOCK = 8192
+_SEARCHED_EXACTLY = 50_000  # labels; with more, inverted lists are built and read in less time
 _FEWER_LISTS = 3
+_READ = 2_000  # labels that a document is compared with, about, however many there are
 
 
 def mine(
@@ -30,12 +32,12 @@ def mine(
         rows: [N] the documents to mine for.
         labels: [M, D] unit vectors.
         depth: Labels of a document.
-        config: How many labels are searched exactly; what is said of more is in ``_searched_once``.
+        config: Which index; what ``auto`` means here is in ``_searched_once``.
 
     Returns:
         [N, depth] label rows, ``NO_LABEL`` where there are fewer labels.
     """
-    index = VectorIndex.build(labels, _searched_once(config))
+    index = VectorIndex.build(labels, _searched_once(config, len(labels)))
     out = np.empty((len(rows), depth), np.int32)
     with progress("mining negatives", len(rows), "documents") as advance:
         for start in range(0, len(rows), _BLOCK):
@@ -45,12 +47,18 @@ def mine(
     return out
 
 
-def _searched_once(config: RetrievalConfig) -> RetrievalConfig:
+def _searched_once(config: RetrievalConfig, labels: int) -> RetrievalConfig:
     """How an index is built that serves a single search and may miss some of what is near.
 
     A graph would take longer to build than to search, and a negative that is missed is replaced by
-    another one. So many labels get inverted lists, of which fewer are read than for answers.
+    another one. So many labels get inverted lists, of which fewer are read than for answers, and
+    never more of them the more labels there are: documents ask as often as there are documents.
     """
     if config.index != "auto":
         return config
-    return replace(config, hnsw_limit=0, ivf_probe=config.ivf_probe / _FEWER_LISTS)
+    return replace(
+        config,
+        flat_limit=min(config.flat_limit, _SEARCHED_EXACTLY),
+        hnsw_limit=0,
+        ivf_probe=min(config.ivf_probe / _FEWER_LISTS, _READ / max(labels, 1)),
+    )

@@ -62,8 +62,7 @@ class Predictor:
         self._fusion = Fusion.from_dict(settings["fusion"])
         self._calibrator = Calibrator.from_dict(settings["calibration"])
         self._counts = np.load(folder / "label_counts.npy", allow_pickle=False)
-
-        self._plain_labels = np.empty((0, self._encoder.dim), np.float32)
+        self._plain_labels = np.empty((0, self._encoder.dim), np.float16)
 
     @classmethod
     def load(cls, bundle: Path, *, verify: bool = True) -> Predictor:
@@ -114,7 +113,7 @@ class Predictor:
         if not self._settings.get("auxiliary_vectors", 0):
             return
         size = len(self.label_texts)
-        self._plain_labels = np.empty((size, self._encoder.dim), np.float32)
+        self._plain_labels = np.empty((size, self._encoder.dim), np.float16)
         start = 0
         with progress("labels without auxiliary vectors", size, "texts") as advance:
             for texts in self.label_texts.chunks(_LABEL_BLOCK):

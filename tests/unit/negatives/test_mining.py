@@ -46,7 +46,15 @@ def test_many_labels_are_searched_in_inverted_lists(
     documents: ShardedVectors, settings: dict[str, Any], kind: str
 ):
     config = RetrievalConfig(**{"flat_limit": 200, "hnsw_limit": 400} | settings)
-    assert index_kind(mining._searched_once(config), 300) == kind
+    assert index_kind(mining._searched_once(config, 300), 300) == kind
     labels = np.random.default_rng(1).standard_normal((300, 4)).astype(np.float32)
     mined = mining.mine(documents, np.arange(9), labels, 4, config)
     assert (mined[:, 0] != NO_LABEL).all()
+
+
+def test_a_document_is_compared_with_no_more_labels_the_more_there_are():
+    shares = [
+        mining._searched_once(RetrievalConfig(), labels).ivf_probe
+        for labels in (10**5, 10**6, 10**7)
+    ]
+    assert shares == [0.01, 0.002, 0.0002]
