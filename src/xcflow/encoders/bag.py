@@ -82,7 +82,8 @@ class BagOfEmbeddings(Encoder):
         dense = {f"encoder.{name}": value for name, value in self.state_dict().items()}
         table = self.table.tensors("encoder.table")
         kept = table if training else {"encoder.table.weight": self.table.weight}
-        return dense | kept | self.phrases.tensors()
+        phrases = {name: torch.tensor(array) for name, array in self.phrases.arrays().items()}
+        return dense | kept | phrases
 
     def restore(self, tensors: dict[str, Tensor], *, training: bool) -> None:
         """Take back what ``state`` gave."""

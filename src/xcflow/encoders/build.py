@@ -18,14 +18,13 @@ from xcflow.catalogue.dataset import Dataset
 from xcflow.config import EncoderConfig
 from xcflow.encoders.bag import BagOfEmbeddings, initial_table
 from xcflow.encoders.base import Encoder
-from xcflow.encoders.phrases import Phrases, word_tokens
+from xcflow.encoders.files import SETTINGS, WEIGHTS, read_settings, unreadable
+from xcflow.encoders.phrases import PHRASE_ARRAYS, Phrases, word_tokens
 from xcflow.encoders.side_by_side import SideBySide, tensors_of_member
 from xcflow.encoders.transformer import Transformer, pretrained_transformer, transformer_of
 from xcflow.errors import ArtifactError
 from xcflow.ragged import Ragged
 
-_SETTINGS = "encoder.json"
-_WEIGHTS = "encoder.safetensors"
 _BLOCK = 100_000
 
 
@@ -78,9 +77,9 @@ def save_encoder(encoder: Encoder, folder: Path, extra: dict[str, Tensor] | None
         extra: More tensors for the same file.
     """
     text = json.dumps(encoder.settings(), indent=2, sort_keys=True)
-    (folder / _SETTINGS).write_text(text + "\n", encoding="utf-8")
+    (folder / SETTINGS).write_text(text + "\n", encoding="utf-8")
     tensors = encoder.state(training=False) | (extra or {})
-    save_file({name: value.contiguous() for name, value in tensors.items()}, folder / _WEIGHTS)
+    save_file({name: value.contiguous() for name, value in tensors.items()}, folder / WEIGHTS)
 
 
 def load_encoder(folder: Path) -> tuple[Encoder, dict[str, Tensor]]:
@@ -92,11 +91,11 @@ def load_encoder(folder: Path) -> tuple[Encoder, dict[str, Tensor]]:
     Raises:
         ArtifactError: The folder holds no encoder that this version knows.
     """
+    settings = read_settings(folder)
     try:
-        settings: dict[str, Any] = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
-        tensors = load_file(folder / _WEIGHTS)
+        tensors = load_file(folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
-        raise ArtifactError(f"{folder}: holds no readable encoder: {error}") from error
+        raise unreadable(folder, error) from error
     encoder = _encoder_like(settings, tensors, folder)
     encoder.restore(tensors, training=False)
     return encoder.eval(), tensors
@@ -109,7 +108,8 @@ def _encoder_like(settings: dict[str, Any], tensors: dict[str, Tensor], folder: 
         return transformer_of(settings)
     if kind == BagOfEmbeddings.KIND:
         table = torch.empty_like(tensors["encoder.table.weight"])
-        return BagOfEmbeddings(table, dropout=0.0, phrases=Phrases.restored(tensors))
+        arrays = {n: t.numpy() for n, t in tensors.items() if n in PHRASE_ARRAYS}
+        return BagOfEmbeddings(table, dropout=0.0, phrases=Phrases.restored(arrays))
     if kind == SideBySide.KIND:
         members = enumerate(settings["members"])
         return SideBySide(

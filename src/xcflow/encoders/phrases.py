@@ -7,17 +7,17 @@ starts at zero, so an untrained bag of embeddings is the same with phrases as wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from xcflow.ragged import Ragged
+
+PHRASE_ARRAYS = ("encoder.phrases", "encoder.words")
 
 _BLOCK = 100_000
 _SPAN = 2  # words of a pair are neighbours, or have one word between them
@@ -83,19 +83,16 @@ class Phrases:
         offsets = np.searchsorted(rows[known], np.arange(len(tokens) + 1))
         return tokens.beside(Ragged(len(self.words) + place[known], offsets))
 
-    def tensors(self) -> dict[str, Tensor]:
-        """What ``restored`` needs, as copies; nothing where there are no phrases."""
-        if not len(self):
-            return {}
-        arrays = {"encoder.phrases": self.keys, "encoder.words": self.words}
-        return {name: torch.tensor(array) for name, array in arrays.items()}
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What ``restored`` needs; nothing where there are no phrases."""
+        return dict(zip(PHRASE_ARRAYS, (self.keys, self.words), strict=True)) if len(self) else {}
 
     @classmethod
-    def restored(cls, tensors: dict[str, Tensor]) -> Self:
-        """The inverse of ``tensors``."""
-        if "encoder.phrases" not in tensors:
+    def restored(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """The inverse of ``arrays``; others may stand among them."""
+        if PHRASE_ARRAYS[0] not in arrays:
             return cls.none()
-        return cls(tensors["encoder.phrases"].numpy(), tensors["encoder.words"].numpy())
+        return cls(*(arrays[name] for name in PHRASE_ARRAYS))
 
 
 def word_tokens(tokenizer: Tokenizer) -> NDArray[np.bool_]:

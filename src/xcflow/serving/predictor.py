@@ -19,9 +19,7 @@ from tokenizers import Tokenizer
 from xcflow.artifact import Manifest, read_manifest
 from xcflow.catalogue.string_table import StringTable
 from xcflow.catalogue.text_reader import TextReader
-from xcflow.encoders.base import Encoder
-from xcflow.encoders.build import load_encoder
-from xcflow.encoders.parts import unit_parts
+from xcflow.encoders.frozen import load_frozen, unit_parts
 from xcflow.errors import ArtifactError, DataError
 from xcflow.phases import phase
 from xcflow.progress import progress
@@ -57,7 +55,7 @@ class Predictor:
         self.label_texts = StringTable.load(folder / "labels" / "texts")
         self._settings = settings
         self._reader = TextReader(Tokenizer.from_file(str(folder / "tokenizer.json")))
-        self._encoder: Encoder = load_encoder(folder)[0]
+        self._encoder = load_frozen(folder)
         self._voices = Voices.load(folder, settings["voices"])
         self._fusion = Fusion.from_dict(settings["fusion"])
         self._calibrator = Calibrator.from_dict(settings["calibration"])
@@ -119,7 +117,7 @@ class Predictor:
             for texts in self.label_texts.chunks(_LABEL_BLOCK):
                 tokens = self._tokens(texts, self._settings["max_label_tokens"])
                 vectors = unit_parts(self._encoder.encode(tokens, unit=False), self._encoder.parts)
-                self._plain_labels[start : start + len(texts)] = vectors.numpy()
+                self._plain_labels[start : start + len(texts)] = vectors
                 start += len(texts)
                 advance(len(texts))
         self.voices = (*VOICES, WITHOUT_AUXILIARY)
@@ -160,7 +158,7 @@ class Predictor:
         """Unit vectors [N, D] of texts."""
         with phase("encode"):
             tokens = self._tokens(texts, self._settings["max_document_tokens"])
-            return np.asarray(self._encoder.encode(tokens).numpy())
+            return self._encoder.encode(tokens)
 
     def _tokens(self, texts: Sequence[str], limit: int) -> Ragged:
         unknown = self._settings["unknown_token"]

@@ -13,8 +13,9 @@ from xcflow.evaluation.metrics import Measure
 from xcflow.evaluation.ratios import metrics_of
 from xcflow.progress import log
 from xcflow.ragged import Ragged
-from xcflow.retrieval.fusion import Fusion, fit_fusion, fixed_fusion
+from xcflow.retrieval.fusion import Fusion, fixed_fusion
 from xcflow.retrieval.ranking import top_of_rows
+from xcflow.training.ranking_network import fit_fusion
 from xcflow.training.validation import SELECTION, in_points
 
 _SHOWN = ("P@1", "P@5", SELECTION, "PSP@1", "PSP@5", "R@10", "R@100")

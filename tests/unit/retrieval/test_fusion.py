@@ -9,7 +9,8 @@ import torch
 from xcflow.config import FusionConfig
 from xcflow.errors import ArtifactError
 from xcflow.ragged import Ragged
-from xcflow.retrieval.fusion import FEATURES, VOICES, Fusion, _list_loss, _Lists, fit_fusion
+from xcflow.retrieval.fusion import FEATURES, VOICES, Fusion
+from xcflow.training.ranking_network import _list_loss, _Lists, fit_fusion
 
 CONFIG = FusionConfig(hidden=8, steps=150)
 LABELS = 30

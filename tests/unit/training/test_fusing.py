@@ -6,9 +6,10 @@ import pytest
 from xcflow.config import EvaluationConfig, FusionConfig
 from xcflow.evaluation.metrics import Measure
 from xcflow.ragged import Ragged
-from xcflow.retrieval.fusion import FEATURES, Fusion, fit_fusion
+from xcflow.retrieval.fusion import FEATURES, Fusion
 from xcflow.training import fusing
 from xcflow.training.fusing import Look, choose_fusion
+from xcflow.training.ranking_network import fit_fusion
 
 CONFIG = FusionConfig(hidden=8, steps=150)
 LABELS, PROPOSED = 30, 10

@@ -1,0 +1,138 @@
+"""Trained encoders for answering.
+
+Bags of embeddings need numpy alone: a server for them starts in a second, because nothing loads
+torch. A transformer still runs in torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from xcflow.encoders.files import mapped_tensors, read_settings
+from xcflow.encoders.phrases import Phrases
+from xcflow.ragged import Ragged
+
+_BAG = "bag_of_embeddings"
+_SIDE_BY_SIDE = "side_by_side"
+_LEAST_LENGTH = 1e-12  # of a vector, as in torch's normalize
+
+
+class FrozenEncoder(Protocol):
+    """An encoder that no longer learns.
+
+    Attributes:
+        dim: Width D of the vectors.
+        parts: Widths of their parts, which stem from encoders side by side.
+    """
+
+    dim: int
+    parts: tuple[int, ...]
+
+    def encode(self, tokens: Ragged, *, unit: bool = True) -> NDArray[np.float32]:
+        """Vectors [N, D] of N token rows, normalised unless told otherwise."""
+
+
+class FrozenBag:
+    """v + W relu(v) + b, v = sum of rows / sqrt(number of tokens), as ``BagOfEmbeddings`` has it.
+
+    Args:
+        tensors: The encoder's tensors; the table may be memory-mapped.
+    """
+
+    def __init__(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        self._phrases = Phrases.restored(tensors)
+        self._table = tensors["encoder.table.weight"]
+        self._residual = np.ascontiguousarray(tensors["encoder.residual.weight"].T)
+        self._bias = np.array(tensors["encoder.residual.bias"])
+        self.dim: int = self._table.shape[1]
+        self.parts: tuple[int, ...] = (self.dim,)
+
+    def encode(self, tokens: Ragged, *, unit: bool = True) -> NDArray[np.float32]:
+        """Vectors [N, D] of N token rows, normalised unless told otherwise."""
+        units = self._phrases.added_to(tokens)
+        ones = np.ones(len(units.data), np.float32)
+        shape = (len(units), len(self._table))
+        counts = sparse.csr_array((ones, units.data, units.offsets), shape=shape)
+        vectors = counts @ self._table
+        vectors /= np.sqrt(np.maximum(tokens.lengths, 1), dtype=np.float32)[:, None]
+        vectors += np.maximum(vectors, 0.0) @ self._residual + self._bias
+        return unit_rows(vectors) if unit else vectors
+
+
+class FrozenSideBySide:
+    """[unit(E_1(text)), .., unit(E_n(text))] / sqrt(n), as ``SideBySide`` has it.
+
+    Args:
+        members: E_1 to E_n.
+    """
+
+    def __init__(self, members: Sequence[FrozenEncoder]) -> None:
+        self._members = members
+        self.parts = tuple(member.dim for member in members)
+        self.dim = sum(self.parts)
+
+    def encode(self, tokens: Ragged, *, unit: bool = True) -> NDArray[np.float32]:
+        """Vectors [N, D] of N token rows, which are of norm 1 in any case."""
+        units = [member.encode(tokens) for member in self._members]
+        vectors = np.concatenate(units, axis=1) * np.float32(len(self._members) ** -0.5)
+        return unit_rows(vectors) if unit else vectors
+
+
+class FrozenTransformer:
+    """An encoder with a transformer in it, run by torch.
+
+    Args:
+        folder: Holds the encoder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from xcflow.encoders.build import load_encoder
+
+        self._encoder = load_encoder(folder)[0]
+        self.dim, self.parts = self._encoder.dim, self._encoder.parts
+
+    def encode(self, tokens: Ragged, *, unit: bool = True) -> NDArray[np.float32]:
+        """Vectors [N, D] of N token rows, normalised unless told otherwise."""
+        return np.asarray(self._encoder.encode(tokens, unit=unit).numpy())
+
+
+def load_frozen(folder: Path) -> FrozenEncoder:
+    """Open the encoder of a bundle for answering.
+
+    Raises:
+        ArtifactError: The folder holds no encoder that this version knows.
+    """
+    settings = read_settings(folder)
+    members = settings.get("members", [settings])
+    if any(member["kind"] != _BAG for member in members):
+        return FrozenTransformer(folder)
+    tensors = mapped_tensors(folder)
+    if settings["kind"] != _SIDE_BY_SIDE:
+        return FrozenBag(tensors)
+    return FrozenSideBySide(
+        [FrozenBag(_of_member(tensors, number)) for number in range(len(members))]
+    )
+
+
+def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows [N, D] at norm 1; those without length stay."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(norms, _LEAST_LENGTH), np.float32)
+
+
+def unit_parts(vectors: NDArray[np.float32], parts: tuple[int, ...]) -> NDArray[np.float32]:
+    """Rows [N, D] of norm 1 whose parts, of these widths, all have the same norm."""
+    bounds = np.cumsum(parts)[:-1]
+    units = [unit_rows(part) for part in np.split(vectors, bounds, axis=1)]
+    return np.asarray(np.concatenate(units, axis=1) * len(parts) ** -0.5, np.float32)
+
+
+def _of_member(tensors: Mapping[str, NDArray[Any]], number: int) -> dict[str, NDArray[Any]]:
+    start = f"{number}."
+    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
