@@ -401,29 +401,23 @@ class RetrievalConfig:
     """How nearest vectors are found.
 
     Attributes:
-        index: ``flat`` is exact; ``auto`` takes flat up to ``flat_limit`` vectors, HNSW up to
-            ``hnsw_limit``, IVF above.
-        flat_limit: Most vectors searched exactly.
-        hnsw_limit: Most vectors in a graph.
-        hnsw_links: Links of a vector in the graph (M).
-        hnsw_build: Candidates looked at when a vector joins (efConstruction).
-        hnsw_search: Candidates looked at in a search (efSearch).
+        index: ``flat`` is exact; ``scan`` reads short codes of all vectors and compares the best of
+            them exactly; ``ivf`` reads some inverted lists. ``auto`` goes by their number.
+        flat_limit: Most vectors that ``auto`` searches exactly.
+        scan_limit: Most vectors that it scans.
         ivf_probe: Share of the inverted lists that a search reads.
         recall_queries: Validation documents on which an index is measured against exact search.
     """
 
-    index: Literal["auto", "flat", "hnsw", "ivf"] = "auto"
-    flat_limit: int = 100_000
-    hnsw_limit: int = 400_000
-    hnsw_links: int = 32
-    hnsw_build: int = 100
-    hnsw_search: int = 300
+    index: Literal["auto", "flat", "scan", "ivf"] = "auto"
+    flat_limit: int = 10_000
+    scan_limit: int = 400_000
     ivf_probe: float = 0.03
     recall_queries: int = 500
 
     def __post_init__(self) -> None:
-        _require(self.hnsw_links >= 2, "retrieval.hnsw_links must be at least 2")
-        _require_at_least(1, "retrieval", self, "hnsw_build", "hnsw_search", "recall_queries")
+        _require_at_least(0, "retrieval", self, "flat_limit", "scan_limit")
+        _require_at_least(1, "retrieval", self, "recall_queries")
         _require(0.0 < self.ivf_probe <= 1.0, "retrieval.ivf_probe must be in (0, 1]")
 
 

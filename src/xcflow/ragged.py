@@ -37,13 +37,17 @@ class Ragged:
 
     def take(self, rows: NDArray[np.integer[Any]]) -> Ragged:
         """The given rows, in the given order, copied into memory; no Python loop over rows."""
+        places, offsets = self.places(rows)
+        return Ragged(np.asarray(self.data[places]), offsets)
+
+    def places(self, rows: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where in ``data`` the values of the given rows stand, and where each row begins there."""
         rows = np.asarray(rows)
         starts = self.offsets[rows]
         lengths = self.offsets[rows + 1] - starts
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
-        positions = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-        return Ragged(np.asarray(self.data[positions]), offsets)
+        return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths), offsets
 
     def slice(self, start: int, stop: int) -> Ragged:
         """Rows ``start:stop``; ``data`` stays a view."""
@@ -102,4 +106,5 @@ class Ragged:
     def load(cls, prefix: Path, *, mmap: bool = True) -> Self:
         """Read what ``save`` wrote; ``data`` is memory-mapped unless told otherwise."""
         data = np.load(f"{prefix}.data.npy", mmap_mode="r" if mmap else None, allow_pickle=False)
-        return cls(data, np.load(f"{prefix}.offsets.npy", allow_pickle=False))
+        # As a plain array: each look at a memmap costs microseconds.
+        return cls(np.asarray(data), np.load(f"{prefix}.offsets.npy", allow_pickle=False))

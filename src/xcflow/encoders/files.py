@@ -45,7 +45,8 @@ def mapped_tensors(folder: Path) -> dict[str, NDArray[Any]]:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size))
         header.pop("__metadata__", None)
-        whole = np.memmap(path, np.uint8, mode="r", offset=8 + size)
+        # As a plain array: each look at a memmap costs microseconds.
+        whole = np.asarray(np.memmap(path, np.uint8, mode="r", offset=8 + size))
         return {
             name: whole[slice(*entry["data_offsets"])]
             .view(_TYPES[entry["dtype"]])

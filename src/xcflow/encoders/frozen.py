@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from xcflow.encoders.files import mapped_tensors, read_settings
 from xcflow.encoders.phrases import Phrases
@@ -56,10 +55,9 @@ class FrozenBag:
     def encode(self, tokens: Ragged, *, unit: bool = True) -> NDArray[np.float32]:
         """Vectors [N, D] of N token rows, normalised unless told otherwise."""
         units = self._phrases.added_to(tokens)
-        ones = np.ones(len(units.data), np.float32)
-        shape = (len(units), len(self._table))
-        counts = sparse.csr_array((ones, units.data, units.offsets), shape=shape)
-        vectors = counts @ self._table
+        vectors = np.empty((len(units), self.dim), np.float32)
+        for row in range(len(units)):
+            self._table[units[row]].sum(axis=0, out=vectors[row])
         vectors /= np.sqrt(np.maximum(tokens.lengths, 1), dtype=np.float32)[:, None]
         vectors += np.maximum(vectors, 0.0) @ self._residual + self._bias
         return unit_rows(vectors) if unit else vectors

@@ -50,15 +50,15 @@ def mine(
 def _searched_once(config: RetrievalConfig, labels: int) -> RetrievalConfig:
     """How an index is built that serves a single search and may miss some of what is near.
 
-    A graph would take longer to build than to search, and a negative that is missed is replaced by
-    another one. So many labels get inverted lists, of which fewer are read than for answers, and
-    never more of them the more labels there are: documents ask as often as there are documents.
+    Documents ask by the thousand, which an exact search answers as fast as a scan. Of many labels
+    some may be missed, for another negative will do: inverted lists are read, fewer than for
+    answers, and never more of them the more labels there are.
     """
     if config.index != "auto":
         return config
     return replace(
         config,
-        flat_limit=min(config.flat_limit, _SEARCHED_EXACTLY),
-        hnsw_limit=0,
+        flat_limit=_SEARCHED_EXACTLY,
+        scan_limit=0,
         ivf_probe=min(config.ivf_probe / _FEWER_LISTS, _READ / max(labels, 1)),
     )

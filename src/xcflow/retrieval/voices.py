@@ -14,7 +14,7 @@ from xcflow.ragged import Ragged
 from xcflow.retrieval.fusion import Proposals
 from xcflow.retrieval.index import Kind, VectorIndex
 from xcflow.retrieval.neighbours import vote
-from xcflow.retrieval.words import Matrix, WordIndex
+from xcflow.retrieval.words import WordIndex, WordVectors
 from xcflow.topk import NO_LABEL, TopK
 
 # A word in more labels proposes none of them, which bounds the time of an answer.
@@ -26,11 +26,11 @@ class Questions(NamedTuple):
 
     Attributes:
         vectors: [N, D] unit vectors.
-        words: [N, V] TF-IDF vectors.
+        words: Their TF-IDF vectors.
     """
 
     vectors: NDArray[np.float32]
-    words: Matrix
+    words: WordVectors
 
 
 class Heard(NamedTuple):

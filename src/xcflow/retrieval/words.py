@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from xcflow.catalogue.string_table import StringTable
+from xcflow.ragged import Ragged
 from xcflow.topk import TopK, best_of
 
 # Scripts that put no space between words are cut into characters; elsewhere a word may be a single
@@ -24,10 +25,20 @@ from xcflow.topk import TopK, best_of
 _UNSPACED = r"\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
-_POSTINGS_PER_BLOCK = 8_000_000
 _TEXTS_PER_BLOCK = 50_000
+_SPARSE = 8  # labels for each posting above which sorting the postings is less work
 
-Matrix = sparse.csr_matrix[Any]
+
+class WordVectors(NamedTuple):
+    """TF-IDF vectors of N texts.
+
+    Attributes:
+        words: N rows of word rows.
+        weights: [T] the weight of each of ``words.data``; a text's have a norm of 1.
+    """
+
+    words: Ragged
+    weights: NDArray[np.float32]
 
 
 class WordIndex:
@@ -36,7 +47,7 @@ class WordIndex:
     Args:
         vocabulary: The V words of the label texts.
         weights: [V] inverse document frequency of each.
-        labels: [L, V] unit rows.
+        labels: The vectors of L label texts.
         longest: Words in more labels propose none; they count in cosines all the same.
     """
 
@@ -44,84 +55,101 @@ class WordIndex:
         self,
         vocabulary: StringTable,
         weights: NDArray[np.float32],
-        labels: Matrix,
+        labels: WordVectors,
         longest: int | None = None,
     ) -> None:
         self._vocabulary = vocabulary
         self._weights = weights
         self._labels = labels
         self._longest = longest
-        postings = labels.T.tocsr()
-        if longest is not None:
-            keep = sparse.diags((np.diff(postings.indptr) <= longest).astype(np.float32))
-            postings = (keep @ postings).tocsr()
-            postings.eliminate_zeros()
-        self._postings: Matrix = postings
+        self._postings, self._posted = _inverted(labels, len(weights), longest)
 
     @classmethod
     def build(cls, label_texts: Sequence[str], longest: int | None = None) -> Self:
         """Index label texts."""
         rows: dict[str, int] = {}
-        found = _counted(label_texts, rows)
-        frequency = np.bincount(found.indices, minlength=len(rows))
-        weights = np.log((1.0 + len(label_texts)) / (1.0 + frequency)) + 1.0
-        labels = _unit(found, weights.astype(np.float32))
-        return cls(StringTable.from_list(list(rows)), weights.astype(np.float32), labels, longest)
+        parts = []
+        for start in range(0, max(len(label_texts), 1), _TEXTS_PER_BLOCK):
+            counts = [_counted(text) for text in label_texts[start : start + _TEXTS_PER_BLOCK]]
+            for word in chain.from_iterable(counts):
+                rows.setdefault(word, len(rows))
+            numbered = [{rows[word]: n for word, n in count.items()} for count in counts]
+            parts.append(_arrays(numbered))
+        words = Ragged.concatenate([words for words, _ in parts])
+        counts_of = np.concatenate([counts for _, counts in parts])
+        weights = np.log((1.0 + len(label_texts)) / (1.0 + words.counts(len(rows)))) + 1.0
+        weights = weights.astype(np.float32)
+        vectors = _weighted(words, counts_of, weights)
+        return cls(StringTable.from_list(list(rows)), weights, vectors, longest)
 
-    def vectors(self, texts: Sequence[str]) -> Matrix:
-        """[N, V] unit rows of texts; words that no label has are left out."""
-        counts = [Counter(words_of(text)) for text in texts]
-        words = [word for count in counts for word in count]
-        rows = iter(self._vocabulary.find(words).tolist())
+    def vectors(self, texts: Sequence[str]) -> WordVectors:
+        """The vectors of texts; words that no label has are left out."""
+        counts = [_counted(text) for text in texts]
+        rows = iter(self._vocabulary.find([word for count in counts for word in count]).tolist())
         known = [{row: n for n in count.values() if (row := next(rows)) >= 0} for count in counts]
-        return _unit(_matrix(known, len(self._weights)), self._weights)
+        return _weighted(*_arrays(known), self._weights)
 
-    def search(self, queries: Matrix, k: int) -> TopK:
+    def search(self, queries: WordVectors, k: int) -> TopK:
         """The ``k`` labels with the highest cosine; labels without a common word are left out.
 
         Of equally similar labels the one of the lower row comes first. Words in too many labels
         (``longest``) are passed over here.
         """
-        best = TopK.none(queries.shape[0], k)
-        for start, stop in self._blocks(queries):
-            similar = queries[start:stop] @ self._postings
-            for row in range(stop - start):
-                begin, end = similar.indptr[row : row + 2]
-                labels, scores = best_of(similar.indices[begin:end], similar.data[begin:end], k)
-                best.labels[start + row, : len(labels)] = labels
-                best.scores[start + row, : len(labels)] = scores
+        best = TopK.none(len(queries.words), k)
+        sums = np.zeros(len(self._labels.words), np.float32)
+        offsets = self._postings.offsets
+        for row, (start, stop) in enumerate(_bounds(queries.words)):
+            listed = []
+            for word, weight in zip(
+                queries.words.data[start:stop].tolist(), queries.weights[start:stop], strict=True
+            ):
+                part = slice(offsets[word], offsets[word + 1])
+                listed.append(self._postings.data[part])
+                sums[listed[-1]] += weight * self._posted[part]
+            if not any(map(len, listed)):
+                continue
+            touched = np.concatenate(listed)
+            few = len(touched) * _SPARSE < len(sums)
+            found = np.unique(touched) if few else np.flatnonzero(sums)
+            labels, scores = best_of(found, sums[found], k)
+            best.labels[row, : len(labels)] = labels
+            best.scores[row, : len(labels)] = scores
+            sums[touched] = 0.0
         return best
 
     def cosines(
-        self, queries: Matrix, rows: NDArray[np.int64], labels: NDArray[np.int64]
+        self, queries: WordVectors, rows: NDArray[np.int64], labels: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """[T] cosine of query ``rows[t]`` and label ``labels[t]``, over all words."""
-        common = queries[rows].multiply(self._labels[labels])
-        return np.asarray(common.sum(axis=1), np.float32).ravel()
-
-    def _blocks(self, queries: Matrix) -> Iterator[tuple[int, int]]:
-        """Ranges of rows whose products with the labels stay small."""
-        postings = np.diff(self._postings.indptr)
-        work = np.concatenate(([0], np.cumsum(postings[queries.indices])))[queries.indptr]
-        start = 0
-        while start < queries.shape[0]:
-            stop = int(np.searchsorted(work, work[start] + _POSTINGS_PER_BLOCK, side="right")) - 1
-            stop = max(stop, start + 1)
-            yield start, stop
-            start = stop
+        """[T] cosine of query ``rows[t]`` (rising) and label ``labels[t]``, over all words."""
+        weight_of = np.zeros(len(self._weights), np.float32)
+        pairs = np.searchsorted(rows, np.arange(len(queries.words) + 1))
+        cosines = np.zeros(len(rows), np.float32)
+        for row, (start, stop) in enumerate(_bounds(queries.words)):
+            words = queries.words.data[start:stop]
+            weight_of[words] = queries.weights[start:stop]
+            places, offsets = self._labels.words.places(labels[pairs[row] : pairs[row + 1]])
+            products = self._labels.weights[places] * weight_of[self._labels.words.data[places]]
+            sums = np.concatenate(([0.0], np.cumsum(products, dtype=np.float64)))
+            cosines[pairs[row] : pairs[row + 1]] = sums[offsets[1:]] - sums[offsets[:-1]]
+            weight_of[words] = 0.0
+        return cosines
 
     def restricted_to(self, only: NDArray[np.bool_]) -> Self:
         """The same weights and rows, of which a search finds those marked in [L]."""
-        labels = (sparse.diags(only.astype(np.float32)) @ self._labels).tocsr()
-        labels.eliminate_zeros()
+        words, weights = self._labels
+        kept = np.repeat(only, words.lengths)
+        labels = WordVectors(words.keep(kept), weights[kept])
         return type(self)(self._vocabulary, self._weights, labels, self._longest)
 
     def save(self, folder: Path) -> None:
         """Write into a new folder."""
         folder.mkdir()
         self._vocabulary.save(folder / "vocabulary")
-        arrays = {"weights": self._weights, "offsets": self._labels.indptr}
-        arrays |= {"words": self._labels.indices, "values": self._labels.data}
+        arrays: dict[str, NDArray[Any]] = {
+            "weights": self._weights,
+            "offsets": self._labels.words.offsets,
+        }
+        arrays |= {"words": self._labels.words.data, "values": self._labels.weights}
         for name, array in arrays.items():
             np.save(folder / f"{name}.npy", array)
 
@@ -129,11 +157,10 @@ class WordIndex:
     def load(cls, folder: Path, longest: int | None = None) -> Self:
         """Open what ``save`` wrote."""
         parts = ("values", "words", "offsets", "weights")
-        data, indices, indptr, weights = (
+        values, words, offsets, weights = (
             np.load(folder / f"{name}.npy", allow_pickle=False) for name in parts
         )
-        shape = (len(indptr) - 1, len(weights))
-        labels: Matrix = sparse.csr_matrix((data, indices, indptr), shape=shape)
+        labels = WordVectors(Ragged(words, offsets), values)
         return cls(StringTable.load(folder / "vocabulary"), weights, labels, longest)
 
 
@@ -142,43 +169,41 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def _counted(texts: Sequence[str], rows: dict[str, int]) -> Matrix:
-    """[N, V] counts of words; new words are numbered in ``rows``.
-
-    Counters are large, so they are made for some texts at a time.
-    """
-    parts = []
-    for start in range(0, max(len(texts), 1), _TEXTS_PER_BLOCK):
-        counts = [Counter(words_of(text)) for text in texts[start : start + _TEXTS_PER_BLOCK]]
-        for count in counts:
-            for word in count:
-                rows.setdefault(word, len(rows))
-        numbered = [{rows[word]: n for word, n in count.items()} for count in counts]
-        part = _matrix(numbered, len(rows))
-        parts.append((part.data, part.indices, part.indptr))
-    shapes = [(len(indptr) - 1, len(rows)) for _, _, indptr in parts]
-    matrices = [
-        sparse.csr_matrix(part, shape=shape) for part, shape in zip(parts, shapes, strict=True)
-    ]
-    counted: Matrix = sparse.vstack(matrices, "csr")
-    return counted
+def _counted(text: str) -> dict[str, int]:
+    return Counter(words_of(text))
 
 
-def _matrix(counts: Sequence[dict[int, int]], width: int) -> Matrix:
-    """[N, width] of counts, columns rising in each row."""
-    offsets = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum([len(count) for count in counts], out=offsets[1:])
-    columns = np.fromiter((c for count in counts for c in count), np.int64, int(offsets[-1]))
-    values = np.fromiter((n for count in counts for n in count.values()), np.float32, len(columns))
-    matrix: Matrix = sparse.csr_matrix((values, columns, offsets), shape=(len(counts), width))
-    matrix.sort_indices()
-    return matrix
+def _arrays(counts: Sequence[Mapping[int, int]]) -> tuple[Ragged, NDArray[np.float32]]:
+    """Rows of word rows, and the count of each."""
+    words = Ragged.from_rows([list(count) for count in counts])
+    values = chain.from_iterable(count.values() for count in counts)
+    return words, np.fromiter(values, np.float32, len(words.data))
 
 
-def _unit(counts: Matrix, weights: NDArray[np.float32]) -> Matrix:
-    """Counts as weighted rows of norm 1 (0 where there is no word)."""
-    counts.data = (1.0 + np.log(counts.data)) * weights[counts.indices]
-    norms = np.sqrt(np.asarray(counts.multiply(counts).sum(axis=1)).ravel())
-    per_value = np.repeat(norms, np.diff(counts.indptr))
-    counts.data = (counts.data / np.maximum(per_value, 1e-12)).astype(np.float32)
-    return counts
+def _weighted(
+    words: Ragged, counts: NDArray[np.float32], weights: NDArray[np.float32]
+) -> WordVectors:
+    """Vectors of norm 1 from counts [T]."""
+    values = (1.0 + np.log(counts)) * weights[words.data]
+    rows = words.row_ids()
+    norms = np.sqrt(np.bincount(rows, values.astype(np.float64) ** 2, len(words)))
+    return WordVectors(words, (values / norms[rows]).astype(np.float32))
+
+
+def _inverted(
+    labels: WordVectors, words: int, longest: int | None
+) -> tuple[Ragged, NDArray[np.float32]]:
+    """The labels of each word, rising, and its weight in each; none for words in too many."""
+    data = labels.words.data
+    order = np.argsort(data, kind="stable")
+    counts = np.bincount(data, minlength=words)
+    kept = np.ones(words, np.bool_) if longest is None else counts <= longest
+    order = order[kept[data[order]]]
+    offsets = np.concatenate(([0], np.cumsum(np.where(kept, counts, 0))))
+    rows = labels.words.row_ids()[order].astype(np.int32)
+    return Ragged(rows, offsets), labels.weights[order]
+
+
+def _bounds(rows: Ragged) -> list[tuple[int, int]]:
+    """Where each row begins and ends."""
+    return list(zip(rows.offsets[:-1].tolist(), rows.offsets[1:].tolist(), strict=True))

@@ -40,12 +40,18 @@ def test_fewer_labels_than_asked_for(documents: ShardedVectors):
 
 
 @pytest.mark.parametrize(
-    ("settings", "kind"), [({}, "ivf"), ({"flat_limit": 300}, "flat"), ({"index": "hnsw"}, "hnsw")]
+    ("settings", "exactly", "kind"),
+    [({}, 299, "ivf"), ({}, 300, "flat"), ({"index": "scan"}, 299, "scan")],
 )
 def test_many_labels_are_searched_in_inverted_lists(
-    documents: ShardedVectors, settings: dict[str, Any], kind: str
+    documents: ShardedVectors,
+    settings: dict[str, Any],
+    exactly: int,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    config = RetrievalConfig(**{"flat_limit": 200, "hnsw_limit": 400} | settings)
+    monkeypatch.setattr(mining, "_SEARCHED_EXACTLY", exactly)
+    config = RetrievalConfig(**settings)
     assert index_kind(mining._searched_once(config, 300), 300) == kind
     labels = np.random.default_rng(1).standard_normal((300, 4)).astype(np.float32)
     mined = mining.mine(documents, np.arange(9), labels, 4, config)

@@ -96,7 +96,7 @@ def test_every_proposal_is_scored_by_all(shortlist: int, share: float):
         np.testing.assert_allclose(scores, list(expected.values()), atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
+@pytest.mark.parametrize("kind", ["flat", "scan", "ivf"])
 def test_restricted_voices_score_what_they_may_name_as_before(kind: Kind):
     """Votes as well: a neighbour's weight does not depend on the labels that it carries."""
     voices, queries = make_voices(kind=kind), unit(6, 5)
@@ -183,7 +183,7 @@ def test_no_queries():
     assert found.features(np.zeros(LABELS, np.int64)).shape == (0, len(FEATURES))
 
 
-@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
+@pytest.mark.parametrize("kind", ["flat", "scan", "ivf"])
 def test_they_survive_a_folder(kind: Kind, tmp_path: Path):
     voices, queries = make_voices(kind=kind), unit(5, 5)
     loaded = Voices.load(tmp_path, voices.save(tmp_path))

@@ -30,8 +30,8 @@ WORDS = ["red", "blue", "car", "boat", "7", "x"]
 )
 def test_equals_a_dense_product(labels, texts, k, block):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(words, "_POSTINGS_PER_BLOCK", block)
         patch.setattr(words, "_TEXTS_PER_BLOCK", block)
+        patch.setattr(words, "_SPARSE", block % 3)
         top = best(labels, texts, k)
     assert top.labels.shape == top.scores.shape == (len(texts), k)
     if not any(labels):

@@ -157,7 +157,7 @@ def test_the_bundle_states_only_settings_that_were_in_force(model: Any):
         {"encoder": {"kind": "transformer_with_bag", "layers": 1}},
         {"module_one": {"loss": "triplet", "auxiliary_on": "raw", "two_way": False}},
         {"module_one": {"epochs": 0}, "module_two": {"epochs": 0}},
-        {"retrieval": {"index": "hnsw"}},
+        {"retrieval": {"index": "scan"}},
         {"retrieval": {"index": "ivf"}},
         {"module_two": {"loss": "triplet", "mined": 0, "cluster_size": 1}},
         {"fusion": {"shortlist": 1, "neighbours": 1, "hidden": 1}},
