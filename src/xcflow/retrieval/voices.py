@@ -164,16 +164,19 @@ class Voices:
         votes = vote(near, self.document_labels, len(self.labels), self.temperature)
         return *votes, near.scores[:, 0].clip(min=-1.0)
 
-    def propose(self, questions: Questions, heard: Heard) -> Proposals:
+    def propose(self, questions: Questions, heard: Heard, also: Ragged | None = None) -> Proposals:
         """All labels that any voice named, scored by all of them.
 
         Args:
             questions: The documents.
             heard: What ``listen`` gave for them.
+            also: N rows of label rows to score whether they were named or not.
         """
         size, queries = len(self.labels), questions.vectors
         vote_keys = heard.voted.row_ids() * size + heard.voted.data
         named = [_keys(top, size) for top in (heard.encoder, heard.classifier, heard.worded)]
+        if also is not None:
+            named.append(also.row_ids() * size + also.data)
         keys = np.unique(np.concatenate([vote_keys, *named]))
         rows, labels = np.divmod(keys, size)
         vote_of = np.zeros(len(keys), np.float32)

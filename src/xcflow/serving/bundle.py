@@ -4,7 +4,9 @@
 vectors as npy with faiss files beside them, ``bundle.json`` (settings and fusion), ``config.json``
 (the sections of the configuration that its last step read; a step is given no others),
 ``training.json`` (the curves of both modules: module -> name of a curve -> points (step, value)),
-``profile/`` (of the catalogue, for later ones to be compared with).
+``profile/`` (of the catalogue, for later ones to be compared with), ``row_of_label.npy`` (the
+auxiliary vector of each label), ``document_texts`` (beginnings of the texts that answers are
+explained by), ``examples.json`` (texts to try).
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ KIND = "bundle"
 SETTINGS = "bundle.json"
 CONFIG = "config.json"
 TRAINING = "training.json"
+CLUSTERS = "row_of_label.npy"
+DOCUMENT_TEXTS = "document_texts"
+EXAMPLES = "examples.json"
 
 
 def label_map_sha256(ids: StringTable) -> str:

@@ -29,7 +29,16 @@ from xcflow.retrieval.exact import search
 from xcflow.retrieval.fusion import Fusion
 from xcflow.retrieval.ranking import top_of_rows
 from xcflow.retrieval.voices import Heard, Questions, Voices
-from xcflow.serving.bundle import KIND, SETTINGS, label_map_sha256
+from xcflow.serving.bundle import (
+    CLUSTERS,
+    DOCUMENT_TEXTS,
+    EXAMPLES,
+    KIND,
+    SETTINGS,
+    label_map_sha256,
+)
+from xcflow.serving.explanation import Explainer, Explanation
+from xcflow.serving.filtering import Filter, only_of, passing_of
 from xcflow.topk import NO_LABEL, TopK
 
 VOICES = ("fused", "encoder", "classifier", "neighbours")
@@ -46,6 +55,7 @@ class Predictor:
         label_ids: Stable id of each label row.
         label_texts: Text of each label row.
         voices: Names that ``voice`` arguments may take.
+        examples: Texts to try it with, which it did not learn from.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, settings: dict[str, Any]) -> None:
@@ -61,6 +71,15 @@ class Predictor:
         self._calibrator = Calibrator.from_dict(settings["calibration"])
         self._counts = np.load(folder / "label_counts.npy", allow_pickle=False)
         self._plain_labels = np.empty((0, self._encoder.dim), np.float16)
+        self._explainer = Explainer(
+            self._voices,
+            self._fusion,
+            self._counts,
+            np.load(folder / CLUSTERS, allow_pickle=False),
+            StringTable.load(folder / DOCUMENT_TEXTS),
+            settings["shortlist"],
+        )
+        self.examples: list[str] = json.loads((folder / EXAMPLES).read_text(encoding="utf-8"))
 
     @classmethod
     def load(cls, bundle: Path, *, verify: bool = True) -> Predictor:
@@ -97,6 +116,29 @@ class Predictor:
         if voice not in self.voices:
             raise ValueError(f"no voice named {voice!r}: known are {', '.join(self.voices)}")
         return self._answer(texts, k, (voice,))[voice]
+
+    def top_k_among(self, texts: Sequence[str], k: int, filters: Sequence[Filter]) -> TopK:
+        """The ``k`` best labels of each text that its filter lets pass.
+
+        Args:
+            texts: N texts.
+            k: Labels wanted.
+            filters: N filters. Labels that one names alone are judged even where no voice would
+                have proposed them.
+
+        Raises:
+            DataError: A text that is none.
+        """
+        return self._answer(texts, k, ("fused",), filters)["fused"]
+
+    def explain(self, text: str, labels: NDArray[np.integer[Any]]) -> list[Explanation]:
+        """Why each of some label rows answers a text, in their order.
+
+        Raises:
+            DataError: A text that is none.
+        """
+        questions = self._voices.ask(self.embed([text]), [text])
+        return self._explainer.explain(questions, np.asarray(labels, np.int64))
 
     def top_k_voices(self, texts: Sequence[str], k: int) -> Mapping[str, TopK]:
         """The ``k`` best labels of each text by each voice, from one pass of the encoder."""
@@ -139,7 +181,13 @@ class Predictor:
         """The probability that a label with such a fused score is right; any shape."""
         return self._calibrator(scores)
 
-    def _answer(self, texts: Sequence[str], k: int, voices: Sequence[str]) -> dict[str, TopK]:
+    def _answer(
+        self,
+        texts: Sequence[str],
+        k: int,
+        voices: Sequence[str],
+        filters: Sequence[Filter] | None = None,
+    ) -> dict[str, TopK]:
         if k < 1:
             raise ValueError(f"k must be at least 1, it is {k}")
         parts: dict[str, list[TopK]] = {voice: [] for voice in voices}
@@ -147,7 +195,8 @@ class Predictor:
             block = texts[start : start + _BLOCK]
             questions = self._voices.ask(self.embed(block), block)
             same_item = self._same_item(block)
-            for voice, top in self._ranked(questions, k + 1, voices).items():
+            filtered = filters and filters[start : start + _BLOCK]
+            for voice, top in self._ranked(questions, k + 1, voices, filtered).items():
                 parts[voice].append(top.keep(_allowed(top, same_item), k))
         return {
             voice: TopK(*(np.concatenate(arrays) for arrays in zip(*tops, strict=True)))
@@ -175,7 +224,13 @@ class Predictor:
             return np.full(len(texts), -1, np.int64)
         return self.label_texts.find(texts)
 
-    def _ranked(self, questions: Questions, k: int, voices: Sequence[str]) -> dict[str, TopK]:
+    def _ranked(
+        self,
+        questions: Questions,
+        k: int,
+        voices: Sequence[str],
+        filters: Sequence[Filter] | None,
+    ) -> dict[str, TopK]:
         """The ``k`` best labels by each of the asked voices, each heard once."""
         with phase("search"):
             heard = self._voices.listen(questions, max(k, self._settings["shortlist"]))
@@ -183,20 +238,24 @@ class Predictor:
             "encoder": lambda: heard.encoder,
             "classifier": lambda: heard.classifier,
             "neighbours": lambda: top_of_rows(heard.voted, heard.votes, k),
-            "fused": lambda: self._fused(questions, heard, k),
+            "fused": lambda: self._fused(questions, heard, k, filters),
             WITHOUT_AUXILIARY: lambda: search(questions.vectors, self._plain_labels, k),
         }
         return {voice: rank[voice]() for voice in voices}
 
-    def _fused(self, questions: Questions, heard: Heard, k: int) -> TopK:
+    def _fused(
+        self, questions: Questions, heard: Heard, k: int, filters: Sequence[Filter] | None
+    ) -> TopK:
         with phase("fusion"):
-            return self._best_fused(questions, heard, k)
-
-    def _best_fused(self, questions: Questions, heard: Heard, k: int) -> TopK:
-        proposals = self._voices.propose(questions, heard)
-        fused = self._fusion.score(proposals.features(self._counts))
-        scores = self._calibrator.comparable(fused, proposals.labels)
-        return top_of_rows(proposals.labels, scores, k)
+            also = only_of(filters) if filters else None
+            proposals = self._voices.propose(questions, heard, also)
+            fused = self._fusion.score(proposals.features(self._counts))
+            labels = proposals.labels
+            scores = self._calibrator.comparable(fused, labels)
+            if filters:
+                passing = passing_of(filters, labels)
+                labels, scores = labels.keep(passing), scores[passing]
+            return top_of_rows(labels, scores, k)
 
 
 def _allowed(top: TopK, same_item: NDArray[np.int64]) -> NDArray[np.bool_]:

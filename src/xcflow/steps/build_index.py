@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from xcflow.artifact import writing
 from xcflow.catalogue.dataset import Dataset
 from xcflow.catalogue.profile import Profile
+from xcflow.catalogue.string_table import StringTableWriter
 from xcflow.catalogue.tokenizer import unknown_token
 from xcflow.config import Config, EvaluationConfig
 from xcflow.encoders.build import load_encoder, save_encoder
@@ -28,7 +29,16 @@ from xcflow.retrieval.fusion import Fusion
 from xcflow.retrieval.index import VectorIndex, recall_at
 from xcflow.retrieval.voices import POSTINGS, Voices
 from xcflow.retrieval.words import WordIndex
-from xcflow.serving.bundle import CONFIG, KIND, SETTINGS, TRAINING, label_map_sha256
+from xcflow.serving.bundle import (
+    CLUSTERS,
+    CONFIG,
+    DOCUMENT_TEXTS,
+    EXAMPLES,
+    KIND,
+    SETTINGS,
+    TRAINING,
+    label_map_sha256,
+)
 from xcflow.steps import STEPS
 from xcflow.steps.provenance import provenance
 from xcflow.training.data import Splits
@@ -36,8 +46,11 @@ from xcflow.training.fusing import Look, choose_fusion
 from xcflow.vectors import ShardedVectors
 
 _BLOCK = 512
+_ROWS = 20_000
 _DEPTH = 100
 _TRAINED = ("encoder", "classifier")
+_TEXT_CHARS = 200  # kept of a training document, to be shown beside an answer
+_EXAMPLES = 12
 
 
 def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
@@ -84,6 +97,9 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         (folder / "labels").mkdir()
         dataset.labels.ids.save(folder / "labels" / "ids")
         dataset.labels.texts.save(folder / "labels" / "texts")
+        shutil.copyfile(inputs["encoder"] / CLUSTERS, folder / CLUSTERS)
+        _save_document_texts(dataset, known, folder)
+        _write_json(folder / EXAMPLES, _examples(dataset, splits))
         Profile.of(dataset).save(folder)
         save_encoder(encoder, folder)
 
@@ -108,6 +124,21 @@ def _voices(
         ),
         known,
     )
+
+
+def _save_document_texts(dataset: Dataset, known: NDArray[np.int64], folder: Path) -> None:
+    """The beginnings of the texts of the documents that vote, in their order."""
+    with StringTableWriter(folder / DOCUMENT_TEXTS) as writer:
+        for start in range(0, len(known), _ROWS):
+            texts = dataset.train.texts.take(known[start : start + _ROWS])
+            writer.append_strings([text[:_TEXT_CHARS] for text in texts])
+
+
+def _examples(dataset: Dataset, splits: Splits) -> list[str]:
+    """Texts to try a model with: validation documents, spread over the split."""
+    rows = splits.validation.rows
+    chosen = rows[np.linspace(0, len(rows) - 1, min(_EXAMPLES, len(rows))).astype(np.int64)]
+    return [text[:_TEXT_CHARS] for text in dataset.train.texts.take(chosen)]
 
 
 def _recall(voices: Voices, queries: NDArray[np.float32]) -> dict[str, float]:
