@@ -228,10 +228,10 @@ def find_bundle(home: Home, tracking: TrackingConfig, name: str) -> Path:
 
 
 def _registered_bundle(home: Home, tracking: TrackingConfig, name: str) -> Path:
-    from xcflow.registry.bundles import fetch_bundle, quick_digest
+    from xcflow.registry.bundles import fetch_bundle, quick_version
 
-    digest = quick_digest(home, tracking, name)
-    if digest and (place := home.models / digest / MANIFEST).is_file():
+    known = quick_version(home, tracking, name)
+    if known and (place := home.models / known[1] / MANIFEST).is_file():
         return place.parent
     from xcflow.registry.promotion import Registry
     from xcflow.registry.tracking import Tracker

@@ -20,8 +20,8 @@ from xcflow.registry.tracking import Tracker, tracking_uri
 BUNDLE = "bundle"
 
 
-def quick_digest(home: Home, config: TrackingConfig, name: str) -> str | None:
-    """The digest of a version's bundle, read straight from a sqlite store.
+def quick_version(home: Home, config: TrackingConfig, name: str) -> tuple[str, str] | None:
+    """Number and bundle's digest of a version, read straight from a sqlite store.
 
     Importing mlflow takes longer than loading a model and answering a query.
 
@@ -31,7 +31,7 @@ def quick_digest(home: Home, config: TrackingConfig, name: str) -> str | None:
         name: An alias or a version's number.
 
     Returns:
-        The digest; None where there is no such version, or the store is another.
+        None where there is no such version, or the store is another.
     """
     scheme, _, path = tracking_uri(config, home).partition(":///")
     if scheme != "sqlite":
@@ -46,7 +46,7 @@ def quick_digest(home: Home, config: TrackingConfig, name: str) -> str | None:
             row = store.execute(tag, (model, number[0], names.BUNDLE_DIGEST)).fetchone()
     except sqlite3.Error:
         return None
-    return str(row[0]) if row else None
+    return (str(number[0]), str(row[0])) if row else None
 
 
 def fetch_bundle(tracker: Tracker, home: Home, digest: str) -> Path:

@@ -171,6 +171,11 @@ class Predictor:
         restricted._voices = self._voices.restricted_to(only)
         return restricted
 
+    @property
+    def shortlist(self) -> int:
+        """Labels that each voice proposes at least."""
+        return int(self._settings["shortlist"])
+
     def nearest_labels(self, labels: NDArray[np.integer[Any]], k: int) -> NDArray[np.int32]:
         """[N, k] the other labels whose vectors lie nearest to those of N label rows."""
         vectors = np.asarray(self._voices.labels.vectors[labels], np.float32)
@@ -233,7 +238,7 @@ class Predictor:
     ) -> dict[str, TopK]:
         """The ``k`` best labels by each of the asked voices, each heard once."""
         with phase("search"):
-            heard = self._voices.listen(questions, max(k, self._settings["shortlist"]))
+            heard = self._voices.listen(questions, max(k, self.shortlist))
         rank: dict[str, Callable[[], TopK]] = {
             "encoder": lambda: heard.encoder,
             "classifier": lambda: heard.classifier,

@@ -10,7 +10,7 @@ from xcflow.config import TrackingConfig
 from xcflow.errors import ArtifactError, GateError, TrackingError
 from xcflow.home import Home
 from xcflow.registry import names
-from xcflow.registry.bundles import fetch_bundle, keep_bundle, quick_digest
+from xcflow.registry.bundles import fetch_bundle, keep_bundle, quick_version
 from xcflow.registry.moves import MoveLog, altered_line, moves
 from xcflow.registry.promotion import UNDER_WAY_S, Registry
 
@@ -250,14 +250,16 @@ def test_an_altered_bundle_is_refused(home, make_bundle):
 
 
 def test_the_short_way_to_a_digest_is_that_of_the_registry(registry, promote, home):
-    assert quick_digest(home, CONFIG, "champion") is None
+    assert quick_version(home, CONFIG, "champion") is None
     _, first = promote("a")
     _, second = promote("b", against=first)
-    assert quick_digest(home, CONFIG, "champion") == registry.champion().digest == second
-    assert quick_digest(home, CONFIG, "previous") == registry.previous().digest == first
-    assert quick_digest(home, CONFIG, "1") == first
-    assert quick_digest(home, CONFIG, "9") is None
-    assert quick_digest(home, TrackingConfig(uri="http://server"), "champion") is None
+    assert quick_version(home, CONFIG, "champion") == ("2", second)
+    assert registry.champion().digest == second
+    assert quick_version(home, CONFIG, "previous") == ("1", first)
+    assert registry.previous().digest == first
+    assert quick_version(home, CONFIG, "1") == ("1", first)
+    assert quick_version(home, CONFIG, "9") is None
+    assert quick_version(home, TrackingConfig(uri="http://server"), "champion") is None
 
 
 def test_a_damaged_record_is_named(promote, home):

@@ -1,0 +1,139 @@
+"""The server of the command line: finds its model, checks its address, runs uvicorn."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from xcflow import storage
+from xcflow.config import TrackingConfig
+from xcflow.errors import ArtifactError, MissingExtraError
+from xcflow.home import Home
+from xcflow.progress import log
+from xcflow.registry import names
+from xcflow_pipelines.records import find_bundle
+from xcflow_pipelines.shell import BadUsageError
+
+if TYPE_CHECKING:
+    from xcflow.serving.http.guards import App
+    from xcflow.serving.http.models import Source
+
+_REGISTERED = re.compile(r"models:/(?P<name>[^@/]+)(@(?P<alias>[^@/]+)|/(?P<version>\d+))")
+# What a process that serves must know, where uvicorn starts several.
+_TASK = "XCFLOW_SERVE"
+_GRACE_S = 30
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is served, and to whom.
+
+    Attributes:
+        model: As the command line names it.
+        home: The home folder.
+        tracking: Where models are registered.
+        local: Whether only this machine reaches the server.
+        settings: Fields of ``ServerSettings``.
+    """
+
+    model: str
+    home: str
+    tracking: dict[str, Any]
+    local: bool
+    settings: dict[str, Any]
+
+
+def serve(task: Task, host: str, port: int, workers: int, *, insecure: bool) -> None:
+    """Serve until interrupted.
+
+    Args:
+        task: What is served.
+        host: Address to listen on.
+        port: Port to listen on; 0 for any free one.
+        workers: Processes.
+        insecure: Whether others may reach a server that asks for no token.
+
+    Raises:
+        BadUsageError: Others would reach a server that asks for no token.
+        ArtifactError: A model that was named for good cannot be loaded.
+        MissingExtraError: The server's packages are not installed.
+    """
+    try:
+        import uvicorn
+    except ImportError as error:
+        raise MissingExtraError("uvicorn", "serving") from error
+    if not (task.local or task.settings.get("token") or insecure):
+        raise BadUsageError(
+            f"others could reach {host}: set XCFLOW_SERVE_TOKEN to what requests must bear, or say "
+            "--insecure"
+        )
+    log(f"serving {task.model} on http://{host}:{port}")
+    common: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "log_level": "warning",
+        "access_log": False,
+        "server_header": False,
+        "timeout_graceful_shutdown": _GRACE_S,
+    }
+    if workers == 1:
+        uvicorn.run(application(task), **common)
+        return
+    from xcflow.serving.http.metrics import SHARED_FOLDER
+
+    os.environ[_TASK] = json.dumps(asdict(task))
+    numbers = os.environ[SHARED_FOLDER] = tempfile.mkdtemp(prefix="xcflow-metrics-")
+    try:
+        factory = f"{__name__}:application_of_environment"
+        uvicorn.run(factory, factory=True, workers=workers, **common)
+    finally:
+        shutil.rmtree(numbers, ignore_errors=True)
+
+
+def application_of_environment() -> App:
+    """The application of one of several processes."""
+    return application(Task(**json.loads(os.environ[_TASK])))
+
+
+def application(task: Task) -> App:
+    """The application that serves a task.
+
+    Raises:
+        ArtifactError: A model that was named for good cannot be loaded.
+    """
+    from xcflow.serving.http.app import create_app
+    from xcflow.serving.http.metrics import Metrics
+    from xcflow.serving.http.models import Models
+    from xcflow.serving.http.settings import ServerSettings
+
+    settings, metrics = ServerSettings(**task.settings), Metrics()
+    source, alias, before = _source(task)
+    models = Models(source, settings.model_name, alias, before, metrics)
+    if not before and not models.follow():
+        raise ArtifactError(models.trouble)
+    return create_app(models, settings, metrics, local=task.local)
+
+
+def _source(task: Task) -> tuple[Source, str, str]:
+    """Where the model comes from, its alias, and the alias of the one before."""
+    from xcflow.registry.following import RegisteredModels
+    from xcflow.serving.http.sources import Folder, Registered
+
+    home, tracking = Home.at(task.home), TrackingConfig(**task.tracking)
+    name = task.model
+    if found := _REGISTERED.fullmatch(name):
+        tracking = TrackingConfig(**{**task.tracking, "model_name": found["name"]})
+        name = found["alias"] or found["version"]
+    elif storage.is_remote(name):
+        return Folder(storage.fetch(name, home.models)), "", ""
+    elif name not in (names.CHAMPION, names.PREVIOUS) and not name.isdigit():
+        return Folder(find_bundle(home, tracking, name)), "", ""
+    before = names.PREVIOUS if name == names.CHAMPION else ""
+    if name.isdigit():
+        return Registered(RegisteredModels(home, tracking)), name, ""
+    return Registered(RegisteredModels(home, tracking)), name, before

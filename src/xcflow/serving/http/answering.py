@@ -1,0 +1,163 @@
+"""Questions of a batch to the model, and its answers as JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xcflow.errors import XcflowError
+from xcflow.serving.explanation import Explanation
+from xcflow.serving.filtering import Filter
+from xcflow.serving.http.models import Models, Served
+from xcflow.serving.predictor import Predictor
+from xcflow.topk import NO_LABEL
+
+_SCORE_DIGITS = 6
+_PROBABILITY_DIGITS = 4
+
+
+class Question(NamedTuple):
+    """A text to answer.
+
+    Attributes:
+        text: The text.
+        k: At most so many labels.
+        min_probability: Labels that are less likely right are left out.
+        only: Ids of the labels that may answer; None for all. Unknown ids are passed over.
+        without: Ids of labels that may not.
+        explain: Whether each label comes with its explanation.
+        previous: Whether the model before is asked.
+    """
+
+    text: str
+    k: int = 10
+    min_probability: float = 0.0
+    only: tuple[str, ...] | None = None
+    without: tuple[str, ...] = ()
+    explain: bool = False
+    previous: bool = False
+
+
+class Answer(NamedTuple):
+    """The labels of a text, and who says so.
+
+    Attributes:
+        labels: ``{"id", "text", "score", "probability"}``, best first, and with explanations
+            ``"why"``.
+        model: The model that answered.
+    """
+
+    labels: list[dict[str, Any]]
+    model: Served
+
+
+class NoModelError(Exception):
+    """There is no model to ask."""
+
+
+def answerer(models: Models) -> Callable[[Sequence[Question]], Sequence[Answer | Exception]]:
+    """What answers a batch of questions by the model of the moment."""
+
+    def answer(questions: Sequence[Question]) -> Sequence[Answer | Exception]:
+        answers: list[Answer | Exception] = [NoModelError()] * len(questions)
+        for previous in {question.previous for question in questions}:
+            places = [i for i, each in enumerate(questions) if each.previous == previous]
+            found: Sequence[Answer | Exception]
+            try:
+                model = models.previous() if previous else models.current
+                if model is None:
+                    continue
+                found = _answer(model, [questions[i] for i in places])
+            except XcflowError as error:
+                found = [error] * len(places)
+            for place, each in zip(places, found, strict=True):
+                answers[place] = each
+        return answers
+
+    return answer
+
+
+def _answer(model: Served, questions: Sequence[Question]) -> list[Answer]:
+    """Answers in the order of the questions, whatever their number of labels."""
+    predictor = model.predictor
+    answers: list[Answer | None] = [None] * len(questions)
+    # How deep the voices look depends on k alone, so that company changes no answer.
+    depths = [max(each.k + 1, predictor.shortlist) for each in questions]
+    for depth in set(depths):
+        places = [i for i, each in enumerate(depths) if each == depth]
+        for place, labels in zip(
+            places, _labels(predictor, [questions[i] for i in places]), strict=True
+        ):
+            answers[place] = Answer(labels, model)
+    return [answer for answer in answers if answer is not None]
+
+
+def _labels(predictor: Predictor, questions: Sequence[Question]) -> list[list[dict[str, Any]]]:
+    texts, k = [each.text for each in questions], max(each.k for each in questions)
+    if any(each.only is not None or each.without for each in questions):
+        top = predictor.top_k_among(texts, k, [_filter(predictor, each) for each in questions])
+    else:
+        top = predictor.top_k(texts, k)
+    likely = predictor.probabilities(top.scores)
+    answers = []
+    for question, rows, scores, probabilities in zip(
+        questions, top.labels, top.scores, likely, strict=True
+    ):
+        shown = (rows != NO_LABEL) & (probabilities >= question.min_probability)
+        rows = rows[shown][: question.k]
+        parts = (
+            predictor.label_ids.take(rows),
+            predictor.label_texts.take(rows),
+            scores[shown][: question.k].tolist(),
+            probabilities[shown][: question.k].tolist(),
+        )
+        labels: list[dict[str, Any]] = [
+            {
+                "id": label,
+                "text": text,
+                "score": round(score, _SCORE_DIGITS),
+                "probability": round(probability, _PROBABILITY_DIGITS),
+            }
+            for label, text, score, probability in zip(*parts, strict=True)
+        ]
+        if question.explain:
+            for label, why in zip(labels, predictor.explain(question.text, rows), strict=True):
+                label["why"] = _why(predictor, why)
+        answers.append(labels)
+    return answers
+
+
+def _filter(predictor: Predictor, question: Question) -> Filter:
+    only = None if question.only is None else _rows(predictor, question.only)
+    return Filter(only, _rows(predictor, question.without))
+
+
+def _rows(predictor: Predictor, ids: Sequence[str]) -> NDArray[np.int64]:
+    rows = np.unique(predictor.label_ids.find(ids))
+    return rows[rows >= 0]
+
+
+def _why(predictor: Predictor, why: Explanation) -> dict[str, Any]:
+    siblings = np.array(why.siblings, np.int64)
+    names = zip(
+        predictor.label_ids.take(siblings), predictor.label_texts.take(siblings), strict=True
+    )
+    return {
+        "voices": {
+            voice: {
+                "score": round(said.score, _PROBABILITY_DIGITS),
+                "contribution": round(said.contribution, _PROBABILITY_DIGITS),
+            }
+            for voice, said in why.voices.items()
+        },
+        "documents": why.documents,
+        "siblings": [{"id": label, "text": text} for label, text in names],
+        "siblings_share_vector": why.shares_vector,
+        "evidence": [
+            {"text": text, "similarity": round(cosine, _PROBABILITY_DIGITS)}
+            for text, cosine in why.evidence
+        ],
+    }

@@ -1,0 +1,323 @@
+"""The routes of a server."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from importlib import resources
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+import xcflow
+from xcflow.errors import XcflowError
+from xcflow.serving.http import inference_protocol as protocol
+from xcflow.serving.http.answering import Answer, NoModelError, Question, answerer
+from xcflow.serving.http.batching import Batcher, FullError
+from xcflow.serving.http.guards import App, Guards
+from xcflow.serving.http.metrics import Metrics
+from xcflow.serving.http.models import Follower, Models
+from xcflow.serving.http.schemas import ModelFacts, PredictRequest, PredictResponse, Problem
+from xcflow.serving.http.settings import ServerSettings
+
+_RETRY_SECONDS = 1
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": text}
+    for status, text in (
+        (400, "The body is no JSON."),
+        (401, "No valid token."),
+        (413, "The body is too large."),
+        (422, "A value has another type or is out of range; the error names it."),
+        (429, "No room: ask again after Retry-After seconds."),
+        (503, "No model yet, or it took too long."),
+    )
+}
+
+
+class _RefusedError(Exception):
+    """A request that is not answered.
+
+    Args:
+        status: The status of the response.
+        reason: What is wrong, and what to do.
+    """
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+def create_app(models: Models, settings: ServerSettings, metrics: Metrics, *, local: bool) -> App:
+    """A server's application.
+
+    Args:
+        models: What answers; the first model is loaded when the application starts.
+        settings: Limits and habits.
+        metrics: What Prometheus is told.
+        local: Whether only this machine reaches the server.
+    """
+    batcher: Batcher[Question, Answer] = Batcher(
+        answerer(models), settings.batch_texts, settings.queue_texts, metrics
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        follower = Follower(models, settings.poll_seconds)
+        batcher.start()
+        # In a thread, so that the server tells that it lives while the model is loaded.
+        first = asyncio.get_running_loop().run_in_executor(None, models.follow)
+        follower.start()
+        yield
+        follower.stop()
+        await first
+        await batcher.stop()
+
+    app = FastAPI(
+        title="xcflow",
+        version=xcflow.__version__,
+        description="Texts in, their most relevant labels out.",
+        lifespan=lifespan,
+        docs_url=None,  # they load scripts from elsewhere; the page shows the document
+        redoc_url=None,
+    )
+    _handle_errors(app, settings)
+    _add_plain_routes(app, batcher, models, settings, metrics)
+    _add_protocol_routes(app, batcher, models, settings)
+    return Guards(app, settings, metrics, local=local)
+
+
+async def _ask(
+    request: Request,
+    batcher: Batcher[Question, Answer],
+    questions: Sequence[Question],
+    settings: ServerSettings,
+) -> list[Answer]:
+    """The answers, after the questions were looked at."""
+    noted: dict[str, Any] = {"texts": len(questions), "k": questions[0].k if questions else 0}
+    if settings.log_texts:
+        noted["asked"] = [question.text for question in questions]
+    request.state.noted = noted
+    if len(questions) > settings.most_texts:
+        raise _RefusedError(422, f"a request may hold {settings.most_texts:,} texts")
+    for number, question in enumerate(questions):
+        if len(question.text) > settings.most_characters:
+            raise _RefusedError(
+                422, f"texts.{number}: a text may hold {settings.most_characters:,} characters"
+            )
+        if question.k > settings.most_labels:
+            raise _RefusedError(422, f"k may be {settings.most_labels:,} at most")
+        if max(len(question.only or ()), len(question.without)) > settings.most_labels:
+            raise _RefusedError(422, f"a filter may name {settings.most_labels:,} labels")
+    try:
+        answers = await batcher.ask(questions, settings.timeout_seconds)
+    except NoModelError:
+        what = "no model before the champion" if questions[0].previous else "no model is ready yet"
+        status = 404 if questions[0].previous else 503
+        raise _RefusedError(status, what) from None
+    except TimeoutError:
+        seconds = settings.timeout_seconds
+        raise _RefusedError(503, f"not answered within {seconds:g} s: ask again") from None
+    if answers:
+        noted["version"] = answers[0].model.version
+    return answers
+
+
+def _add_plain_routes(
+    app: FastAPI,
+    batcher: Batcher[Question, Answer],
+    models: Models,
+    settings: ServerSettings,
+    metrics: Metrics,
+) -> None:
+    page, policy = _page()
+
+    @app.post("/predict", response_model=PredictResponse, responses=_PROBLEMS)
+    async def predict(body: PredictRequest, request: Request) -> Response:
+        """The labels of each text, best first."""
+        only = body.filters.only
+        questions = [
+            Question(
+                text,
+                body.k,
+                body.min_probability,
+                None if only is None else tuple(only),
+                tuple(body.filters.without),
+                body.explain,
+                body.model == "previous",
+            )
+            for text in body.texts
+        ]
+        answers = await _ask(request, batcher, questions, settings)
+        model = answers[0].model
+        return _json(
+            {
+                "labels": [answer.labels for answer in answers],
+                "model": {
+                    "name": model.name,
+                    "version": model.version,
+                    "digest": model.digest,
+                },
+            }
+        )
+
+    @app.get("/model", response_model=ModelFacts, responses={503: _PROBLEMS[503]})
+    async def model() -> Response:
+        """What is known of the model that answers."""
+        served = models.current
+        if served is None:
+            raise _RefusedError(503, models.trouble or "no model is ready yet")
+        meta = served.predictor.manifest.meta
+        return _json(
+            {
+                "name": served.name,
+                "version": served.version,
+                "digest": served.digest,
+                "labels": len(served.predictor.label_ids),
+                "encoder": meta["encoder"],
+                "catalogue_digest": meta["catalogue_digest"],
+                "since": served.since,
+                "has_previous": await asyncio.to_thread(models.has_previous),
+                "examples": served.predictor.examples,
+            }
+        )
+
+    @app.get("/metrics", response_class=Response)
+    async def prometheus() -> Response:
+        """Numbers for Prometheus."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/", include_in_schema=False)
+    async def show() -> Response:
+        return Response(page, headers={"content-security-policy": policy}, media_type="text/html")
+
+
+def _add_protocol_routes(
+    app: FastAPI,
+    batcher: Batcher[Question, Answer],
+    models: Models,
+    settings: ServerSettings,
+) -> None:
+    name = settings.model_name
+
+    def known(asked: str, version: str = "") -> None:
+        served = models.current
+        if asked != name or (version and (served is None or version != served.version)):
+            raise _RefusedError(404, f"no such model: {name} answers")
+
+    def ready() -> Response:
+        up = models.current is not None
+        body = {"ready": up} if up else {"ready": up, "error": models.trouble or "loading"}
+        return JSONResponse(body, 200 if up else 503)
+
+    @app.get("/v2")
+    async def server() -> dict[str, Any]:
+        """What this server is."""
+        return {"name": "xcflow", "version": xcflow.__version__, "extensions": []}
+
+    @app.get("/v2/health/live")
+    async def live() -> dict[str, bool]:
+        """Whether the server lives."""
+        return {"live": True}
+
+    @app.get("/v2/health/ready", responses={503: {"model": Problem}})
+    async def server_ready() -> Response:
+        """Whether a model is loaded, verified and warm."""
+        return ready()
+
+    @app.get("/v2/models/{model}/ready", responses={404: {"model": Problem}})
+    @app.get("/v2/models/{model}/versions/{version}/ready", responses={404: {"model": Problem}})
+    async def model_ready(model: str, version: str = "") -> Response:
+        """Whether a model is."""
+        known(model, version)
+        return ready()
+
+    @app.get("/v2/models/{model}", responses={404: {"model": Problem}})
+    @app.get("/v2/models/{model}/versions/{version}", responses={404: {"model": Problem}})
+    async def metadata(model: str, version: str = "") -> dict[str, Any]:
+        """Inputs and outputs of a model."""
+        known(model, version)
+        served = models.current
+        return protocol.metadata(name, [served.version] if served else [])
+
+    problems = {**_PROBLEMS, 404: {"model": Problem}}
+    answered: dict[str, Any] = {"response_model": protocol.InferResponse, "responses": problems}
+
+    @app.post("/v2/models/{model}/infer", **answered)
+    @app.post("/v2/models/{model}/versions/{version}/infer", **answered)
+    async def infer(
+        model: str, body: protocol.InferRequest, request: Request, version: str = ""
+    ) -> Response:
+        """The labels of the texts in the tensor ``text``."""
+        known(model, version)
+        try:
+            k, least = protocol.wishes_of(body)
+            questions = [Question(text, k, least) for text in protocol.texts_of(body)]
+            if not questions:
+                raise protocol.MalformedError("the input text is empty")
+            answers = await _ask(request, batcher, questions, settings)
+            return _json(protocol.response_to(body, answers, k))
+        except protocol.MalformedError as error:
+            raise _RefusedError(400, str(error)) from None
+
+
+def _handle_errors(app: FastAPI, settings: ServerSettings) -> None:
+    def problem(status: int, reason: str, headers: Mapping[str, str] | None = None) -> Response:
+        return JSONResponse({"error": reason}, status, headers)
+
+    @app.exception_handler(_RefusedError)
+    async def refused(_: Request, error: _RefusedError) -> Response:
+        retry = {"retry-after": str(_RETRY_SECONDS)} if error.status == 503 else None
+        return problem(error.status, error.reason, retry)
+
+    @app.exception_handler(FullError)
+    async def full(_: Request, __: FullError) -> Response:
+        reason = f"{settings.queue_texts:,} texts wait already: ask again later"
+        return problem(429, reason, {"retry-after": str(_RETRY_SECONDS)})
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        is_json = first["type"] != "json_invalid"
+        reason = f"{where}: {first['msg']}" if is_json and where else first["msg"]
+        return problem(422 if is_json else 400, reason)
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> Response:
+        return problem(error.status_code, str(error.detail), error.headers)
+
+    @app.exception_handler(XcflowError)
+    async def failed(_: Request, error: XcflowError) -> Response:
+        return problem(503, str(error), {"retry-after": str(_RETRY_SECONDS)})
+
+
+def _json(body: Any) -> Response:
+    """A response that is not looked through again: its values are made here."""
+    text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Response(text.encode(), media_type="application/json")
+
+
+def _page() -> tuple[bytes, str]:
+    """The page, and the policy by which a browser runs nothing but its own script and style."""
+    page = (resources.files("xcflow.serving.http") / "page.html").read_bytes()
+
+    def hashes(tag: str) -> str:
+        parts = re.findall(rb"<%b>(.*?)</%b>" % (tag.encode(), tag.encode()), page, re.DOTALL)
+        digests = (base64.b64encode(hashlib.sha256(part).digest()).decode() for part in parts)
+        return " ".join(f"'sha256-{digest}'" for digest in digests)
+
+    policy = (
+        f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; "
+        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    )
+    return page, policy

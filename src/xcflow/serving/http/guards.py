@@ -1,0 +1,142 @@
+"""What stands before the routes: who may ask, how much a body may hold, what is logged."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+
+from xcflow.serving.http.metrics import Metrics
+from xcflow.serving.http.settings import ServerSettings
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# Asked by those who watch over the server, and the page, which holds nothing but itself.
+OPEN = frozenset({"/", "/v2/health/live", "/v2/health/ready"})
+_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cache-control", b"no-store"),
+]
+_LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+class Guards:
+    """The outermost layer of a server.
+
+    Args:
+        app: The routes.
+        settings: Token and limits.
+        metrics: Gets each request.
+        local: Whether only this machine reaches the server. Without a token it then answers only
+            to the machine's own names, or any page in a browser could reach it under its own name.
+    """
+
+    def __init__(
+        self, app: App, settings: ServerSettings, metrics: Metrics, *, local: bool
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._metrics = metrics
+        self._only_local_names = local and not settings.token
+        self._bearer = f"Bearer {settings.token}".encode() if settings.token else b""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or pass it on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start, seen = time.perf_counter(), {"status": 500}
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                seen["status"] = message["status"]
+                message["headers"] = [*message.get("headers", []), *_HEADERS]
+            await send(message)
+
+        try:
+            await self._guarded(scope, receive, sending)
+        finally:
+            self._note(scope, seen["status"], time.perf_counter() - start)
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        most = self._settings.most_bytes
+        declared = headers.get(b"content-length", b"0")
+        if self._only_local_names and _host(headers) not in _LOCAL:
+            await _refuse(send, 421, "this server answers to localhost only")
+        elif not self._may_ask(scope["path"], headers):
+            await _refuse(send, 401, "the request bears no valid token: Authorization: Bearer ...")
+        elif not declared.isdigit():
+            await _refuse(send, 400, "Content-Length is no number")
+        elif int(declared) > most:
+            await _refuse(send, 413, _too_large(most))
+        else:
+            await self._app(scope, _counted(receive, most), send)
+
+    def _may_ask(self, path: str, headers: dict[bytes, bytes]) -> bool:
+        if not self._bearer or path in OPEN:
+            return True
+        return hmac.compare_digest(headers.get(b"authorization", b""), self._bearer)
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        # The template, not the address: of those anyone could make up any number.
+        route = getattr(scope.get("route"), "path", "other")
+        self._metrics.requests.labels(route, str(status)).inc()
+        self._metrics.seconds.labels(route).observe(seconds)
+        if route in OPEN and route != "/":
+            return  # asked every few seconds
+        line: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "client": scope["client"][0] if scope.get("client") else "",
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "ms": round(1000.0 * seconds, 2),
+            **scope.get("state", {}).get("noted", {}),
+        }
+        sys.stdout.write(json.dumps(line, ensure_ascii=True) + "\n")
+        sys.stdout.flush()
+
+
+def _counted(receive: Receive, most: int) -> Receive:
+    """The same messages, until they hold too much: a length need not be declared."""
+    left = most
+
+    async def receiving() -> Message:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if left < 0:
+            raise HTTPException(413, _too_large(most))
+        return message
+
+    return receiving
+
+
+def _too_large(most: int) -> str:
+    return f"a body may hold {most:,} bytes"
+
+
+def _host(headers: dict[bytes, bytes]) -> str:
+    name = headers.get(b"host", b"").decode("latin-1")
+    return name if name.endswith("]") else name.rpartition(":")[0] or name
+
+
+async def _refuse(send: Send, status: int, reason: str) -> None:
+    body = json.dumps({"error": reason}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
