@@ -145,10 +145,15 @@ def require_publishable(uri: str) -> None:
     from botocore.exceptions import ClientError
 
     file = _File.of(uri)
+    place = {"Bucket": file.bucket, "Key": file.key}
     with _translated(file):
         client = _client()
+        try:
+            client.head_bucket(Bucket=file.bucket)  # some servers make a missing one for an upload
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "404":
+                raise StorageError(f"{file}: no such bucket") from error
         # An upload in parts, without any: it asks for just the right that is needed.
-        place = {"Bucket": file.bucket, "Key": file.key}
         begun = client.create_multipart_upload(**place)
         with suppress(ClientError):  # to end it may need another right, and changes nothing
             client.abort_multipart_upload(**place, UploadId=begun["UploadId"])
