@@ -212,7 +212,11 @@ def predict(
     job = BatchJob(source, target, k, min_probability) if source else None
     predictor = Predictor.load(find_bundle(place, tracking_of(place), model))
     if job:
-        typer.echo(f"{job.run(predictor, place)}: {target}")
+        outcome = job.run(predictor, place)
+        if as_json:
+            _print_json({**outcome._asdict(), "output": target})
+        else:
+            typer.echo(f"{outcome}: {target}")
         return OK
     answer = best_labels(predictor, [text], k, min_probability)[0]
     if as_json:

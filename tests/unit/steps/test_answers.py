@@ -56,3 +56,7 @@ def test_a_file_gets_the_answers_of_its_texts(
         {"id": row["id"], "labels": labels}
         for row, labels in zip(rows, best_labels(model.predictor(), TEXTS, 3), strict=True)
     ]
+    assert shell.guarded(lambda: app([*command, "--json"], standalone_mode=False)) == shell.OK
+    outcome = json.loads(capsys.readouterr().out)
+    assert outcome.pop("seconds") > 0
+    assert outcome == {"texts": 7, "before": 0, "output": str(target)}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from xcflow.errors import ConfigError, DataError
 from xcflow.home import Home
@@ -32,8 +32,7 @@ from xcflow.storage import is_remote
 BATCHES_IN_PART = 10
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a job did.
 
     Attributes:
