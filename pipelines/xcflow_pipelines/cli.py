@@ -177,12 +177,14 @@ def predict(
     text: Annotated[str, typer.Argument(help="The text; or give --input.")] = "",
     k: KOption = 10,
     source: Annotated[
-        Path | None,
-        typer.Option("--input", metavar="FILE", help="Rows with id and text, .jsonl or .gz."),
-    ] = None,
+        str,
+        typer.Option(
+            "--input", metavar="FILE", help="Rows with id and text; a path or s3://bucket/key."
+        ),
+    ] = "",
     target: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="Gets one row for each.")
-    ] = None,
+        str, typer.Option("--output", metavar="FILE", help="Gets the answers, in their order.")
+    ] = "",
     min_probability: Annotated[
         float,
         typer.Option(
@@ -193,24 +195,28 @@ def predict(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Answer a text, or a file of texts, with their best labels."""
-    if (source is None) != (target is None):
+    """Answer a text, or a file of texts, with their best labels.
+
+    Files are .jsonl, .csv (both plain or .gz) or .parquet. Killed, the same command goes on.
+    """
+    if bool(source) != bool(target):
         raise BadUsageError("--input and --output belong together")
     if bool(text.strip()) == bool(source):
         raise BadUsageError('give either a text or --input, as in: xcflow predict "a text"')
-    if source and not source.is_file():
-        raise BadUsageError(f"{source}: no such file")
-    from xcflow_pipelines.predicting import best_labels, predict_file
+    from xcflow.serving.answers import best_labels
+    from xcflow.serving.batch.job import BatchJob
+    from xcflow.serving.predictor import Predictor
     from xcflow_pipelines.records import find_bundle, tracking_of
 
     place = Home.at(home)
-    bundle = find_bundle(place, tracking_of(place), model)
-    from xcflow.serving.predictor import Predictor
-
-    predictor = Predictor.load(bundle)
-    if source and target:
-        count = predict_file(predictor, source, target, k, min_probability)
-        typer.echo(f"{count:,} texts answered: {target}")
+    job = BatchJob(source, target, k, min_probability) if source else None
+    predictor = Predictor.load(find_bundle(place, tracking_of(place), model))
+    if job:
+        outcome = job.run(predictor, place)
+        if as_json:
+            _print_json({**outcome._asdict(), "output": target})
+        else:
+            typer.echo(f"{outcome}: {target}")
         return OK
     answer = best_labels(predictor, [text], k, min_probability)[0]
     if as_json:

@@ -10,7 +10,7 @@ class XcflowError(Exception):
 
 
 class ConfigError(XcflowError):
-    """A configuration file or an override is wrong."""
+    """A configuration file, an override or an option is wrong."""
 
 
 class DataError(XcflowError):

@@ -67,6 +67,11 @@ class Home:
         return self.root / "catalogues"
 
     @property
+    def batches(self) -> Path:
+        """Copies of remote inputs of batch jobs, and unfinished answers to be sent away."""
+        return self.root / "batches"
+
+    @property
     def evaluations(self) -> Path:
         """Evaluations that were asked for one by one, and copies of those of other machines."""
         return self.root / "evaluations"

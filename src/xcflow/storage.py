@@ -1,4 +1,4 @@
-"""Folders on this machine and under ``s3://`` behind one small interface.
+"""Folders and files on this machine and under ``s3://`` behind one small interface.
 
 Credentials, region and endpoint come from where boto3 looks for them (environment, configuration
 files, instance role); ``AWS_ENDPOINT_URL`` points to another S3 server.
@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def fetch(uri: str | Path, into: Path) -> Path:
             raise StorageError(f"{path}: no such file or folder")
         return path
     place = _Place.of(str(uri))
-    name = _copy_name(str(uri).rstrip("/"))
+    name = copy_name(str(uri).rstrip("/"))
     target = Path(into) / name
     partial = target.with_name(f".{name}.partial-{os.getpid()}")
     with claimed(target, wait=True), writable(target):
@@ -59,7 +59,7 @@ def fetch(uri: str | Path, into: Path) -> Path:
     return target
 
 
-def _copy_name(uri: str) -> str:
+def copy_name(uri: str) -> str:
     """The name of a URI's copy: its own to the eye and to formats that look at it, and unique."""
     own = re.sub(r"[^A-Za-z0-9_-]", "_", uri.rpartition("/")[2])[:64]
     return f"{own}-{hashlib.sha256(uri.encode()).hexdigest()[:16]}"
@@ -109,6 +109,56 @@ def publish(folder: Path, uri: str | Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def fetch_file(uri: str, target: Path) -> None:
+    """Copy a remote file to this machine, through no more memory than a few blocks.
+
+    Args:
+        uri: ``s3://bucket/key``.
+        target: The copy, which appears only when whole.
+
+    Raises:
+        StorageError: Nothing is there, or it cannot be read or copied.
+    """
+    file = _File.of(uri)
+    with writable(target), _translated(file):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _client().download_file(file.bucket, file.key, str(target))
+
+
+def publish_file(source: Path, uri: str) -> None:
+    """Copy a file to ``s3://bucket/key``, where it appears only when whole.
+
+    Raises:
+        StorageError: It cannot be written there.
+    """
+    file = _File.of(uri)
+    with _translated(file):
+        _client().upload_file(str(source), file.bucket, file.key)
+
+
+def require_publishable(uri: str) -> None:
+    """Refuse ``s3://bucket/key`` early where ``publish_file`` would be refused later.
+
+    Raises:
+        StorageError: It cannot be written there.
+    """
+    from botocore.exceptions import ClientError
+
+    file = _File.of(uri)
+    place = {"Bucket": file.bucket, "Key": file.key}
+    with _translated(file):
+        client = _client()
+        try:
+            client.head_bucket(Bucket=file.bucket)  # some servers make a missing one for an upload
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "404":
+                raise StorageError(f"{file}: no such bucket") from error
+        # An upload in parts, without any: it asks for just the right that is needed.
+        begun = client.create_multipart_upload(**place)
+        with suppress(ClientError):  # to end it may need another right, and changes nothing
+            client.abort_multipart_upload(**place, UploadId=begun["UploadId"])
+
+
 @dataclass(frozen=True)
 class _Place:
     """A bucket and a prefix that names a folder (empty for the whole bucket)."""
@@ -126,6 +176,24 @@ class _Place:
 
     def __str__(self) -> str:
         return f"{SCHEME}{self.bucket}/{self.prefix}".rstrip("/")
+
+
+@dataclass(frozen=True)
+class _File:
+    """A bucket and the key of one file."""
+
+    bucket: str
+    key: str
+
+    @classmethod
+    def of(cls, uri: str) -> _File:
+        bucket, _, key = uri.removeprefix(SCHEME).partition("/")
+        if not bucket or not key or key.endswith("/"):
+            raise StorageError(f"{uri}: expected s3://bucket/key of a file")
+        return cls(bucket, key)
+
+    def __str__(self) -> str:
+        return f"{SCHEME}{self.bucket}/{self.key}"
 
 
 def _client() -> Any:
@@ -181,7 +249,7 @@ def _upload(folder: Path, place: _Place) -> None:
 
 
 @contextmanager
-def _translated(place: _Place) -> Iterator[None]:
+def _translated(place: _Place | _File) -> Iterator[None]:
     """Turn the failures of boto3 into one line each."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError

@@ -87,6 +87,6 @@ def test_a_key_cannot_lead_out_of_its_folder(tmp_path: Path, name: str) -> None:
     ],
 )
 def test_a_copy_is_called_like_what_was_copied(uri: str, name: str) -> None:
-    copy = storage._copy_name(uri)
+    copy = storage.copy_name(uri)
     assert copy.rpartition("-")[0] == name
-    assert copy != storage._copy_name(uri + "x")
+    assert copy != storage.copy_name(uri + "x")

@@ -1,0 +1,57 @@
+"""Answers as everybody outside gets them: label ids with rounded scores and probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import TypedDict
+
+import numpy as np
+
+from xcflow.serving.predictor import Predictor
+from xcflow.topk import NO_LABEL
+
+SCORE_DIGITS = 6
+PROBABILITY_DIGITS = 4
+
+
+class Label(TypedDict):
+    """One label of an answer.
+
+    Attributes:
+        id: Its stable id.
+        score: What it is ranked by; only comparable within one answer.
+        probability: How likely it is right, in [0, 1].
+    """
+
+    id: str
+    score: float
+    probability: float
+
+
+def best_labels(
+    predictor: Predictor, texts: Sequence[str], k: int, min_probability: float = 0.0
+) -> list[list[Label]]:
+    """For each text its best labels, best first.
+
+    Args:
+        predictor: The model.
+        texts: The texts.
+        k: At most so many labels for each.
+        min_probability: Labels that are less likely right are left out.
+
+    Raises:
+        DataError: A text that is none.
+        ValueError: ``k`` is not positive.
+    """
+    top = predictor.top_k(list(texts), k)
+    likely = predictor.probabilities(top.scores)
+    kept = (top.labels != NO_LABEL) & (likely >= min_probability)
+    ids = predictor.label_ids.take(top.labels[kept])
+    scores = top.scores[kept].astype(np.float64).round(SCORE_DIGITS).tolist()
+    probabilities = likely[kept].astype(np.float64).round(PROBABILITY_DIGITS).tolist()
+    labels = (
+        Label(id=label, score=score, probability=probability)
+        for label, score, probability in zip(ids, scores, probabilities, strict=True)
+    )
+    return [list(islice(labels, count)) for count in kept.sum(axis=1).tolist()]

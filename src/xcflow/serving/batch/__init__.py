@@ -1,0 +1,1 @@
+"""The batch job: a file of texts to a file of answers, in bounded memory, resumable."""
