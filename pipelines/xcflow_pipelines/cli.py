@@ -418,6 +418,53 @@ def sync(home: HomeOption = None, as_json: JsonOption = False) -> int:
 
 
 @app.command()
+def serve(
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            metavar="NAME|PATH|URI",
+            help="models:/NAME@ALIAS, an alias, a version's number, a run's name, or a bundle's "
+            "folder, here or under s3://.",
+        ),
+    ] = "champion",
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 8080,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Let others reach a server without a token.")
+    ] = False,
+    overrides: Annotated[
+        list[str],
+        typer.Option("--set", metavar="KEY=VALUE", help="A limit or habit of the server."),
+    ] = [],  # noqa: B006
+    home: HomeOption = None,
+) -> int:
+    """Serve a model over HTTP; the champion is followed when it moves.
+
+    Requests must bear the token in $XCFLOW_SERVE_TOKEN, where it is set.
+    """
+    from dataclasses import asdict
+
+    from xcflow.serving.http.settings import is_loopback, settings_of
+    from xcflow_pipelines.records import tracking_of
+    from xcflow_pipelines.serve import TOKEN, Task
+    from xcflow_pipelines.serve import serve as run_server
+
+    place = Home.at(home)
+    settings = settings_of(overrides, os.environ.get(TOKEN, ""))
+    task = Task(
+        model,
+        str(place.root),
+        asdict(tracking_of(place)),
+        is_loopback(host),
+        asdict(settings),
+    )
+    run_server(task, host, port, workers, insecure=insecure)
+    return OK
+
+
+@app.command()
 def mlflow(
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000,
     host: Annotated[str, typer.Option("--host")] = "127.0.0.1",

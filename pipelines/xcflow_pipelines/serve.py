@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _REGISTERED = re.compile(r"models:/(?P<name>[^@/]+)(@(?P<alias>[^@/]+)|/(?P<version>\d+))")
 # What a process that serves must know, where uvicorn starts several.
 _TASK = "XCFLOW_SERVE"
+# Holds what requests must bear; on a command line others could read it.
+TOKEN = "XCFLOW_SERVE_TOKEN"
 _GRACE_S = 30
 
 
@@ -69,8 +71,7 @@ def serve(task: Task, host: str, port: int, workers: int, *, insecure: bool) -> 
         raise MissingExtraError("uvicorn", "serving") from error
     if not (task.local or task.settings.get("token") or insecure):
         raise BadUsageError(
-            f"others could reach {host}: set XCFLOW_SERVE_TOKEN to what requests must bear, or say "
-            "--insecure"
+            f"others could reach {host}: set {TOKEN} to what requests must bear, or say --insecure"
         )
     log(f"serving {task.model} on http://{host}:{port}")
     common: dict[str, Any] = {

@@ -9,14 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcflow.errors import XcflowError
+from xcflow.serving.answers import PROBABILITY_DIGITS, SCORE_DIGITS
 from xcflow.serving.explanation import Explanation
 from xcflow.serving.filtering import Filter
 from xcflow.serving.http.models import Models, Served
 from xcflow.serving.predictor import Predictor
 from xcflow.topk import NO_LABEL
-
-_SCORE_DIGITS = 6
-_PROBABILITY_DIGITS = 4
 
 
 class Question(NamedTuple):
@@ -118,8 +116,8 @@ def _labels(predictor: Predictor, questions: Sequence[Question]) -> list[list[di
             {
                 "id": label,
                 "text": text,
-                "score": round(score, _SCORE_DIGITS),
-                "probability": round(probability, _PROBABILITY_DIGITS),
+                "score": round(score, SCORE_DIGITS),
+                "probability": round(probability, PROBABILITY_DIGITS),
             }
             for label, text, score, probability in zip(*parts, strict=True)
         ]
@@ -148,8 +146,8 @@ def _why(predictor: Predictor, why: Explanation) -> dict[str, Any]:
     return {
         "voices": {
             voice: {
-                "score": round(said.score, _PROBABILITY_DIGITS),
-                "contribution": round(said.contribution, _PROBABILITY_DIGITS),
+                "score": round(said.score, PROBABILITY_DIGITS),
+                "contribution": round(said.contribution, PROBABILITY_DIGITS),
             }
             for voice, said in why.voices.items()
         },
@@ -157,7 +155,7 @@ def _why(predictor: Predictor, why: Explanation) -> dict[str, Any]:
         "siblings": [{"id": label, "text": text} for label, text in names],
         "siblings_share_vector": why.shares_vector,
         "evidence": [
-            {"text": text, "similarity": round(cosine, _PROBABILITY_DIGITS)}
+            {"text": text, "similarity": round(cosine, PROBABILITY_DIGITS)}
             for text, cosine in why.evidence
         ],
     }

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
+from xcflow.config import build
 from xcflow.errors import ConfigError
 
 
@@ -41,7 +45,27 @@ class ServerSettings:
     def __post_init__(self) -> None:
         for name, value in self.__dict__.items():
             if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
-                raise ConfigError(f"server: {name} must be above 0, it is {value}")
+                raise ConfigError(f"{name} must be above 0, it is {value}")
+
+
+def settings_of(overrides: Iterable[str], token: str) -> ServerSettings:
+    """The settings with some values changed, each given as ``key=value``.
+
+    Raises:
+        ConfigError: An unknown key, or a value of the wrong type or out of range.
+    """
+    tree: dict[str, Any] = {}
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        if not (sign and key.strip()):
+            raise ConfigError(f"--set {override}: expected key=value")
+        try:
+            tree[key.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            tree[key.strip()] = text.strip()  # a bare word is a string
+    if "token" in tree:
+        raise ConfigError("--set token: others can read a command line; set XCFLOW_SERVE_TOKEN")
+    return build(ServerSettings, {**tree, "token": token}, "server")
 
 
 def is_loopback(host: str) -> bool:
