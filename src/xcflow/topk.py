@@ -44,12 +44,11 @@ class TopK(NamedTuple):
             k: Width of the result, wider or narrower than this one.
         """
         order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
-        stays = np.take_along_axis(kept, order, axis=1)
+        rows = np.arange(len(kept))[:, None]
+        stays = kept[rows, order]
         best, width = TopK.none(len(kept), k), order.shape[1]
-        best.labels[:, :width] = np.where(
-            stays, np.take_along_axis(self.labels, order, 1), NO_LABEL
-        )
-        best.scores[:, :width] = np.where(stays, np.take_along_axis(self.scores, order, 1), -np.inf)
+        best.labels[:, :width] = np.where(stays, self.labels[rows, order], NO_LABEL)
+        best.scores[:, :width] = np.where(stays, self.scores[rows, order], -np.inf)
         return best
 
 

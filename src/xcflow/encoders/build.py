@@ -68,17 +68,27 @@ def _document_frequency(tokens: Ragged, vocabulary: int) -> NDArray[np.int64]:
     return counts
 
 
-def save_encoder(encoder: Encoder, folder: Path, extra: dict[str, Tensor] | None = None) -> None:
+def save_encoder(
+    encoder: Encoder,
+    folder: Path,
+    extra: dict[str, Tensor] | None = None,
+    *,
+    half_tables: bool = False,
+) -> None:
     """Write an encoder's settings and weights.
 
     Args:
         encoder: Any of this package's encoders.
         folder: An existing folder.
         extra: More tensors for the same file.
+        half_tables: Whether tables of embeddings are kept in half precision: they are most of a
+            bag, and what answers needs no more.
     """
     text = json.dumps(encoder.settings(), indent=2, sort_keys=True)
     (folder / SETTINGS).write_text(text + "\n", encoding="utf-8")
     tensors = encoder.state(training=False) | (extra or {})
+    if half_tables:
+        tensors |= {n: t.half() for n, t in tensors.items() if n.endswith("table.weight")}
     save_file({name: value.contiguous() for name, value in tensors.items()}, folder / WEIGHTS)
 
 
@@ -93,9 +103,10 @@ def load_encoder(folder: Path) -> tuple[Encoder, dict[str, Tensor]]:
     """
     settings = read_settings(folder)
     try:
-        tensors = load_file(folder / WEIGHTS)
+        kept = load_file(folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise unreadable(folder, error) from error
+    tensors = {n: t.float() if t.dtype == torch.float16 else t for n, t in kept.items()}
     encoder = _encoder_like(settings, tensors, folder)
     encoder.restore(tensors, training=False)
     return encoder.eval(), tensors

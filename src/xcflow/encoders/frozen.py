@@ -57,7 +57,7 @@ class FrozenBag:
         units = self._phrases.added_to(tokens)
         vectors = np.empty((len(units), self.dim), np.float32)
         for row in range(len(units)):
-            self._table[units[row]].sum(axis=0, out=vectors[row])
+            self._table[units[row]].sum(axis=0, dtype=np.float32, out=vectors[row])
         vectors /= np.sqrt(np.maximum(tokens.lengths, 1), dtype=np.float32)[:, None]
         vectors += np.maximum(vectors, 0.0) @ self._residual + self._bias
         return unit_rows(vectors) if unit else vectors

@@ -177,11 +177,11 @@ class Voices:
         named = [_keys(top, size) for top in (heard.encoder, heard.classifier, heard.worded)]
         if also is not None:
             named.append(also.row_ids() * size + also.data)
-        keys = np.unique(np.concatenate([vote_keys, *named]))
+        keys = _distinct(np.concatenate([vote_keys, *named]))
         rows, labels = np.divmod(keys, size)
         vote_of = np.zeros(len(keys), np.float32)
         vote_of[np.searchsorted(keys, vote_keys)] = heard.votes
-        encoder = _products(queries, rows, self.labels.vectors, labels)
+        encoder = self.labels.products(queries, rows, labels)
         return Proposals(
             Ragged(labels.astype(np.int32), np.searchsorted(rows, np.arange(len(queries) + 1))),
             encoder,
@@ -201,7 +201,7 @@ class Voices:
         place = np.searchsorted(self.in_use, labels).clip(max=len(self.in_use) - 1)
         used = self.in_use[place] == labels
         scores = encoder.copy()
-        scores[used] = _products(queries, rows[used], self.classifiers.vectors, place[used])
+        scores[used] = self.classifiers.products(queries, rows[used], place[used])
         return scores
 
     def restricted_to(self, only: NDArray[np.bool_]) -> Voices:
@@ -249,23 +249,13 @@ class Voices:
         )
 
 
+def _distinct(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The keys, rising, each once; numpy's own ``unique`` hashes first, which takes longer."""
+    keys = np.sort(keys)
+    return keys[np.concatenate(([True], keys[1:] != keys[:-1]))[: len(keys)]]
+
+
 def _keys(top: TopK, size: int) -> NDArray[np.int64]:
     """Row * size + label of all results."""
     keys = np.arange(len(top.labels))[:, None] * size + top.labels
     return np.asarray(keys[top.labels != NO_LABEL])
-
-
-def _products(
-    queries: NDArray[np.float32],
-    rows: NDArray[np.int64],
-    vectors: NDArray[Any],
-    places: NDArray[np.int64],
-) -> NDArray[np.float32]:
-    """[T] inner products of query ``rows[t]`` and vector ``places[t]``, in cache-sized blocks."""
-    out = np.empty(len(rows), np.float32)
-    block = 8192
-    for start in range(0, len(rows), block):
-        part = slice(start, start + block)
-        chosen = np.asarray(vectors[places[part]], np.float32)
-        np.einsum("td,td->t", queries[rows[part]], chosen, out=out[part])
-    return out

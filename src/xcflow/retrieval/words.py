@@ -26,7 +26,7 @@ _UNSPACED = r"\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 _TEXTS_PER_BLOCK = 50_000
-_SPARSE = 8  # labels for each posting above which sorting the postings is less work
+_SPARSE = 64  # labels for each posting above which sorting the postings is less work
 
 
 class WordVectors(NamedTuple):

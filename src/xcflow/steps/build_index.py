@@ -101,7 +101,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         _save_document_texts(dataset, known, folder)
         _write_json(folder / EXAMPLES, _examples(dataset, splits))
         Profile.of(dataset).save(folder)
-        save_encoder(encoder, folder)
+        save_encoder(encoder, folder, half_tables=True)
 
 
 def _voices(

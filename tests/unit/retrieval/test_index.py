@@ -181,3 +181,15 @@ def test_a_scan_is_made_in_blocks(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(index, "_PRODUCTS", 1000)
     parts = built.search(queries, 20)
     np.testing.assert_array_equal(parts.labels, whole.labels)
+
+
+@pytest.mark.parametrize("kind", ["scan", "ivf"])
+def test_products_of_pairs(kind: Kind, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(index, "_GATHERED", 50)
+    vectors, queries = unit(80, 8, 0), unit(7, 8, 1)
+    rows = np.sort(np.random.default_rng(2).choice([0, 1, 3, 4, 6], 400))  # 2 and 5 have none
+    places = np.random.default_rng(3).integers(0, 80, 400)
+    stored = vectors.astype(np.float16) if kind == "ivf" else vectors
+    found = VectorIndex.build(stored, config(kind)).products(queries, rows, places)
+    expected = (queries[rows] * np.asarray(stored, np.float32)[places]).sum(axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -11,7 +11,7 @@ from xcflow.config import RetrievalConfig
 from xcflow.ragged import Ragged
 from xcflow.retrieval.fusion import FEATURES, Proposals
 from xcflow.retrieval.index import Kind, VectorIndex
-from xcflow.retrieval.voices import Questions, Voices, _products
+from xcflow.retrieval.voices import Questions, Voices
 from xcflow.retrieval.words import WordIndex
 from xcflow.topk import NO_LABEL
 
@@ -192,15 +192,6 @@ def test_they_survive_a_folder(kind: Kind, tmp_path: Path):
     np.testing.assert_array_equal(
         before.features(np.ones(LABELS, np.int64)), after.features(np.ones(LABELS, np.int64))
     )
-
-
-def test_products_of_more_pairs_than_a_block():
-    queries = unit(7, 5)
-    rows = np.repeat(np.arange(7), 1500)
-    places = np.random.default_rng(0).integers(0, LABELS, len(rows))
-    found = _products(queries, rows, unit(LABELS, 1), places)
-    expected = (queries[rows] * unit(LABELS, 1)[places]).sum(1)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_how_near_the_nearest_voter_is():

@@ -16,6 +16,8 @@ from xcflow.serving.http.models import Models, Served
 from xcflow.serving.predictor import Predictor
 from xcflow.topk import NO_LABEL
 
+_SHORT_TEXT = 1_000  # characters
+
 
 class Question(NamedTuple):
     """A text to answer.
@@ -50,6 +52,11 @@ class Answer(NamedTuple):
 
     labels: list[dict[str, Any]]
     model: Served
+
+
+def is_light(question: Question) -> bool:
+    """Whether a question takes no longer than most: a short text, and nothing has to be loaded."""
+    return not (question.previous or question.explain) and len(question.text) <= _SHORT_TEXT
 
 
 class NoModelError(Exception):

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 import xcflow
 from xcflow.errors import XcflowError
 from xcflow.serving.http import inference_protocol as protocol
-from xcflow.serving.http.answering import Answer, NoModelError, Question, answerer
+from xcflow.serving.http.answering import Answer, NoModelError, Question, answerer, is_light
 from xcflow.serving.http.batching import Batcher, FullError
 from xcflow.serving.http.guards import App, Guards
 from xcflow.serving.http.metrics import Metrics
@@ -66,7 +66,7 @@ def create_app(models: Models, settings: ServerSettings, metrics: Metrics, *, lo
         local: Whether only this machine reaches the server.
     """
     batcher: Batcher[Question, Answer] = Batcher(
-        answerer(models), settings.batch_texts, settings.queue_texts, metrics
+        answerer(models), settings.batch_texts, settings.queue_texts, metrics, is_light
     )
 
     @asynccontextmanager
