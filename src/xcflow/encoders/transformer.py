@@ -37,6 +37,9 @@ class Transformer(Encoder):
             tokens around a text), ``bf16`` (whether products run in bfloat16; weights and results
             stay float32), ``dropout`` (on the tokens' input vectors and on the result, in
             training; none inside, where drawing the masks would cost a quarter of the time).
+
+    Attributes:
+        limit: Tokens of a text, at most, with the two around it.
     """
 
     KIND = "transformer"
@@ -46,14 +49,14 @@ class Transformer(Encoder):
         self.model = model
         self._settings = settings
         self.dim = int(model.config.hidden_size)  # type: ignore[union-attr, arg-type]
-        self._limit = int(model.config.max_position_embeddings)  # type: ignore[union-attr, arg-type]
+        self.limit = int(model.config.max_position_embeddings)  # type: ignore[union-attr, arg-type]
         self._ends = (int(settings["cls_id"]), int(settings["sep_id"]))
         self._bf16 = use_bf16(settings["bf16"])
         self.dropout = Dropout(float(settings["dropout"]))
 
     def forward(self, tokens: Ragged) -> Tensor:
         """Vectors [B, D] of a batch."""
-        lengths = np.minimum(tokens.lengths + 2, self._limit)
+        lengths = np.minimum(tokens.lengths + 2, self.limit)
         parts = like_lengths(lengths, _TOKENS_PER_PART)
         # One context for all parts: it keeps the weights that it has converted.
         context: Any = (
@@ -86,7 +89,7 @@ class Transformer(Encoder):
         return sums / mask.sum(1, keepdim=True)
 
     def _padded(self, tokens: Ragged) -> tuple[Tensor, Tensor]:
-        ids, mask = padded(tokens, self._ends, self._limit)
+        ids, mask = padded(tokens, self._ends, self.limit)
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
