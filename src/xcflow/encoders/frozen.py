@@ -21,7 +21,7 @@ from xcflow.encoders.phrases import Phrases
 from xcflow.encoders.unit import unit_rows
 from xcflow.ragged import Ragged
 
-_BAG = "bag_of_embeddings"
+BAG = "bag_of_embeddings"
 _SIDE_BY_SIDE = "side_by_side"
 
 
@@ -123,7 +123,7 @@ def load_frozen(folder: Path, precision: Precision | None = None) -> FrozenEncod
     def frozen(
         settings: dict[str, Any], tensors: Mapping[str, NDArray[Any]], number: int | None = None
     ) -> FrozenEncoder:
-        if precision is None or settings["kind"] == _BAG:
+        if precision is None or settings["kind"] == BAG:
             return FrozenBag(tensors)
         return FrozenTransformer(settings, folder, precision, number)
 
@@ -139,7 +139,7 @@ def load_frozen(folder: Path, precision: Precision | None = None) -> FrozenEncod
 
 def has_transformer(settings: Mapping[str, Any]) -> bool:
     """Whether an encoder with these settings is, or has among its members, anything but bags."""
-    return any(member["kind"] != _BAG for member in settings.get("members", [settings]))
+    return any(member["kind"] != BAG for member in settings.get("members", [settings]))
 
 
 def unit_parts(vectors: NDArray[np.float32], parts: tuple[int, ...]) -> NDArray[np.float32]:
