@@ -1,7 +1,8 @@
 """Trained encoders for answering.
 
-Bags of embeddings need numpy alone: a server for them starts in a second, because nothing loads
-torch. A transformer still runs in torch.
+A server starts in a second, because nothing loads torch: bags of embeddings need numpy alone, a
+transformer is run by onnxruntime where the bundle holds an export of it. Where it holds none, torch
+runs the encoder.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcflow.encoders.files import mapped_tensors, read_settings
+from xcflow.encoders.frozen_transformer import FrozenTransformer, Precision
 from xcflow.encoders.phrases import Phrases
+from xcflow.encoders.unit import unit_rows
 from xcflow.ragged import Ragged
 
-_BAG = "bag_of_embeddings"
+BAG = "bag_of_embeddings"
 _SIDE_BY_SIDE = "side_by_side"
-_LEAST_LENGTH = 1e-12  # of a vector, as in torch's normalize
 
 
 class FrozenEncoder(Protocol):
@@ -82,7 +84,7 @@ class FrozenSideBySide:
         return unit_rows(vectors) if unit else vectors
 
 
-class FrozenTransformer:
+class FrozenInTorch:
     """An encoder with a transformer in it, run by torch.
 
     Args:
@@ -100,28 +102,42 @@ class FrozenTransformer:
         return np.asarray(self._encoder.encode(tokens, unit=unit).numpy())
 
 
-def load_frozen(folder: Path) -> FrozenEncoder:
+def load_frozen(folder: Path, precision: Precision | None = None) -> FrozenEncoder:
     """Open the encoder of a bundle for answering.
+
+    Args:
+        folder: Holds the encoder.
+        precision: Which export of its transformer answers; without one torch does.
 
     Raises:
         ArtifactError: The folder holds no encoder that this version knows.
+        MissingExtraError: An export is to answer, and onnxruntime is not installed.
     """
     settings = read_settings(folder)
-    members = settings.get("members", [settings])
-    if any(member["kind"] != _BAG for member in members):
-        return FrozenTransformer(folder)
+    if precision is None and has_transformer(settings):
+        return FrozenInTorch(folder)
     tensors = mapped_tensors(folder)
+
+    def frozen(
+        settings: dict[str, Any], tensors: Mapping[str, NDArray[Any]], number: int | None = None
+    ) -> FrozenEncoder:
+        if precision is None or settings["kind"] == BAG:
+            return FrozenBag(tensors)
+        return FrozenTransformer(settings, folder, precision, number)
+
     if settings["kind"] != _SIDE_BY_SIDE:
-        return FrozenBag(tensors)
+        return frozen(settings, tensors)
     return FrozenSideBySide(
-        [FrozenBag(_of_member(tensors, number)) for number in range(len(members))]
+        [
+            frozen(member, _of_member(tensors, number), number)
+            for number, member in enumerate(settings["members"])
+        ]
     )
 
 
-def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows [N, D] at norm 1; those without length stay."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(norms, _LEAST_LENGTH), np.float32)
+def has_transformer(settings: Mapping[str, Any]) -> bool:
+    """Whether an encoder with these settings is, or has among its members, anything but bags."""
+    return any(member["kind"] != BAG for member in settings.get("members", [settings]))
 
 
 def unit_parts(vectors: NDArray[np.float32], parts: tuple[int, ...]) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from xcflow.config import EncoderConfig
 from xcflow.encoders.base import Encoder
 from xcflow.encoders.dropout import Dropout
+from xcflow.encoders.padding import like_lengths, padded
 from xcflow.encoders.vocabulary import pieces_of_new_words, pretrained_tokenizer
 from xcflow.errors import ConfigError
 from xcflow.pretrained import model_folder
@@ -36,6 +37,9 @@ class Transformer(Encoder):
             tokens around a text), ``bf16`` (whether products run in bfloat16; weights and results
             stay float32), ``dropout`` (on the tokens' input vectors and on the result, in
             training; none inside, where drawing the masks would cost a quarter of the time).
+
+    Attributes:
+        limit: Tokens of a text, at most, with the two around it.
     """
 
     KIND = "transformer"
@@ -45,26 +49,25 @@ class Transformer(Encoder):
         self.model = model
         self._settings = settings
         self.dim = int(model.config.hidden_size)  # type: ignore[union-attr, arg-type]
-        self._limit = int(model.config.max_position_embeddings)  # type: ignore[union-attr, arg-type]
+        self.limit = int(model.config.max_position_embeddings)  # type: ignore[union-attr, arg-type]
         self._ends = (int(settings["cls_id"]), int(settings["sep_id"]))
         self._bf16 = use_bf16(settings["bf16"])
         self.dropout = Dropout(float(settings["dropout"]))
 
     def forward(self, tokens: Ragged) -> Tensor:
         """Vectors [B, D] of a batch."""
-        lengths = np.minimum(tokens.lengths + 2, self._limit)
-        by_length = np.argsort(lengths, kind="stable")
+        lengths = np.minimum(tokens.lengths + 2, self.limit)
+        parts = like_lengths(lengths, _TOKENS_PER_PART)
         # One context for all parts: it keeps the weights that it has converted.
         context: Any = (
             torch.autocast("cpu", torch.bfloat16) if self._bf16 else contextlib.nullcontext()
         )
         with context:
-            padded = [self._padded(tokens.take(rows)) for rows in _parts(lengths, by_length)]
-            words = self._words([ids for ids, _ in padded])
-            parts = [self._pool(w, mask) for w, (_, mask) in zip(words, padded, strict=True)]
-        place = torch.empty(len(by_length), dtype=torch.int64)
-        place[torch.from_numpy(by_length)] = torch.arange(len(by_length))
-        vectors: Tensor = self.dropout(torch.cat(parts).index_select(0, place))
+            inputs = [self._padded(tokens.take(rows)) for rows in parts]
+            words = self._words([ids for ids, _ in inputs])
+            pooled = [self.pool(w, mask) for w, (_, mask) in zip(words, inputs, strict=True)]
+        place = torch.from_numpy(np.argsort(np.concatenate(parts)))
+        vectors: Tensor = self.dropout(torch.cat(pooled).index_select(0, place))
         return vectors
 
     def _words(self, parts: list[Tensor]) -> Iterator[Tensor]:
@@ -78,25 +81,16 @@ class Transformer(Encoder):
         for ids, words in zip(parts, vectors.split([ids.numel() for ids in parts]), strict=True):
             yield words.view(*ids.shape, -1)
 
-    def _pool(self, words: Tensor, mask: Tensor) -> Tensor:
+    def pool(self, words: Tensor, mask: Tensor) -> Tensor:
+        """Vectors [B, D] of token vectors [B, T, E] where the mask [B, T] is 1."""
         hidden = self.model(inputs_embeds=words, attention_mask=mask).last_hidden_state
         weights = mask[:, :, None].to(hidden.dtype)
         sums: Tensor = (hidden * weights).sum(1, dtype=torch.float32)
         return sums / mask.sum(1, keepdim=True)
 
     def _padded(self, tokens: Ragged) -> tuple[Tensor, Tensor]:
-        """Ids and mask, both [B, longest], with the opening and closing token."""
-        lengths = np.minimum(tokens.lengths, self._limit - 2)
-        width = int(lengths.max(initial=0)) + 2
-        column = np.arange(width)
-        mask = column < (lengths + 2)[:, None]
-        inside = (column >= 1) & (column <= lengths[:, None])
-        ids = np.zeros((len(lengths), width), np.int64)
-        source = tokens.offsets[:-1, None] + column - 1
-        ids[inside] = tokens.data[source[inside]]
-        ids[:, 0] = self._ends[0]
-        ids[np.arange(len(lengths)), lengths + 1] = self._ends[1]
-        return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+        ids, mask = padded(tokens, self._ends, self.limit)
+        return torch.from_numpy(ids), torch.from_numpy(mask)
 
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """All of them."""
@@ -118,17 +112,6 @@ class Transformer(Encoder):
         """Take back what ``state`` gave."""
         names = self.model.state_dict()
         self.model.load_state_dict({name: tensors[f"encoder.{name}"] for name in names})
-
-
-def _parts(lengths: np.ndarray[Any, Any], order: np.ndarray[Any, Any]) -> list[Any]:
-    """Cut rows, ordered by length, where a padded part would pass the token budget."""
-    parts: list[Any] = []
-    start = 0
-    for stop in range(1, len(order) + 1):
-        if stop == len(order) or lengths[order[stop]] * (stop + 1 - start) > _TOKENS_PER_PART:
-            parts.append(order[start:stop])
-            start = stop
-    return parts
 
 
 def pretrained_transformer(config: EncoderConfig, tokenizer_file: Path) -> Transformer:

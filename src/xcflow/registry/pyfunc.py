@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-import xcflow
+from xcflow.artifact import read_manifest
+from xcflow.encoders.frozen import BAG
 
-REQUIREMENTS = ("faiss-cpu", "numpy", "safetensors", "tokenizers", "torch", "transformers")
+_ALWAYS = ("faiss-cpu", "numpy", "scipy", "tokenizers")
+_IN_TORCH = ("safetensors", "torch", "transformers")
 
 
 def save_pyfunc(bundle: Path, folder: Path) -> None:
@@ -34,6 +38,19 @@ def save_pyfunc(bundle: Path, folder: Path) -> None:
             params=ParamSchema([ParamSpec("k", "long", 10)]),
         ),
         input_example=pd.DataFrame({"text": ["an example text"]}),
-        pip_requirements=[f"xcflow=={xcflow.__version__}"]
-        + [f"{package}=={version(package)}" for package in REQUIREMENTS],
+        pip_requirements=[
+            f"{package}=={version(package)}"
+            for package in ("xcflow", *requirements(read_manifest(bundle).meta))
+        ],
     )
+
+
+def requirements(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """The packages that answering loads: torch only where nothing else can run the encoder.
+
+    Args:
+        meta: Of the bundle.
+    """
+    if "precision" in meta:
+        return (*_ALWAYS, "onnxruntime")
+    return _ALWAYS if meta.get("encoder") == BAG else (*_ALWAYS, *_IN_TORCH)

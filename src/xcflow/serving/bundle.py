@@ -1,6 +1,8 @@
 """The model bundle: one folder with everything that a prediction needs. No pickle.
 
-``encoder.json`` and ``encoder.safetensors``, ``tokenizer.json``, ``labels/`` (ids and texts),
+``encoder.json`` and ``encoder.safetensors`` (of a transformer ``encoder.fp32.onnx`` and
+``encoder.int8.onnx`` too, with its number before the precision where encoders stand side by side),
+``tokenizer.json``, ``labels/`` (ids and texts),
 vectors as npy with faiss files beside them, ``bundle.json`` (settings and fusion), ``config.json``
 (the sections of the configuration that its last step read; a step is given no others),
 ``training.json`` (the curves of both modules: module -> name of a curve -> points (step, value)),

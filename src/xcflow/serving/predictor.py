@@ -65,7 +65,7 @@ class Predictor:
         self.label_texts = StringTable.load(folder / "labels" / "texts")
         self._settings = settings
         self._reader = TextReader(Tokenizer.from_file(str(folder / "tokenizer.json")))
-        self._encoder = load_frozen(folder)
+        self._encoder = load_frozen(folder, settings.get("precision"))
         self._voices = Voices.load(folder, settings["voices"])
         self._fusion = Fusion.from_dict(settings["fusion"])
         self._calibrator = Calibrator.from_dict(settings["calibration"])

@@ -20,14 +20,16 @@ from xcflow.catalogue.tokenizer import unknown_token
 from xcflow.config import Config, EvaluationConfig
 from xcflow.encoders.build import load_encoder, save_encoder
 from xcflow.evaluation.metrics import Measure, without
+from xcflow.evaluation.ratios import metrics_of
 from xcflow.phases import phase
 from xcflow.progress import log, progress
 from xcflow.ragged import Ragged
 from xcflow.retrieval.calibration import Calibrator, fit_calibrator
 from xcflow.retrieval.exact import search
-from xcflow.retrieval.fusion import Fusion
+from xcflow.retrieval.fusion import Fusion, Proposals
 from xcflow.retrieval.index import VectorIndex, recall_at
-from xcflow.retrieval.voices import POSTINGS, Voices
+from xcflow.retrieval.ranking import top_of_rows
+from xcflow.retrieval.voices import POSTINGS, Questions, Voices
 from xcflow.retrieval.words import WordIndex
 from xcflow.serving.bundle import (
     CLUSTERS,
@@ -43,6 +45,7 @@ from xcflow.steps import STEPS
 from xcflow.steps.provenance import provenance
 from xcflow.training.data import Splits
 from xcflow.training.fusing import Look, choose_fusion
+from xcflow.training.precision import export_and_choose
 from xcflow.vectors import ShardedVectors
 
 _BLOCK = 512
@@ -78,7 +81,23 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     }
     with writing(output, KIND, **provenance("build_index", config, inputs), meta=meta) as folder:
         encoder, tensors = load_encoder(inputs["encoder"])
+        save_encoder(encoder, folder, half_tables=True)
+        with phase("precision"):
+            choice = export_and_choose(
+                encoder,
+                folder,
+                splits.validation.tokens(),
+                queries,
+                lambda found: _p_at_1(config, voices, fusion, found, dataset, splits, forbidden),
+            )
+        if choice:
+            meta["precision"] = {
+                "chosen": choice.precision,
+                "because": choice.reason,
+                "validation_P@1": choice.figures,
+            }
         settings = {
+            "precision": choice.precision if choice else None,
             "voices": voices.save(folder),
             "fusion": fusion.to_dict(),
             "calibration": calibrator.to_dict(),
@@ -101,7 +120,6 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         _save_document_texts(dataset, known, folder)
         _write_json(folder / EXAMPLES, _examples(dataset, splits))
         Profile.of(dataset).save(folder)
-        save_encoder(encoder, folder, half_tables=True)
 
 
 def _voices(
@@ -172,21 +190,13 @@ def _fit(
     parts: list[list[Look]] = []  # of each block, one for each look
     with progress("scoring validation documents", len(queries), "documents") as advance:
         for start in range(0, len(queries), _BLOCK):
-            rows = splits.validation.rows[start : start + _BLOCK]
-            texts = dataset.train.texts.take(rows)
-            block = voices.ask(queries[start : start + _BLOCK], texts)
-            left_out = splits.left_out.slice(start, start + len(rows))
+            block, left_out = _block(voices, queries, dataset, splits, start)
             heard = [voices.listen(block, config.fusion.shortlist, forbidden)]
             if muted is not None:
-                silent = muted[start : start + len(rows)]
+                silent = muted[start : start + _BLOCK]
                 heard.append(voices.heard_without(heard[0], block, forbidden, silent))
-            parts.append([])
-            for said in heard:
-                proposals = voices.propose(block, said)
-                kept = ~proposals.labels.also_in(left_out)
-                labels = proposals.labels.keep(kept)
-                parts[-1].append(Look(proposals.features(counts)[kept], labels))
-            advance(len(rows))
+            parts.append([_look(voices.propose(block, said), left_out, counts) for said in heard])
+            advance(len(left_out))
     looks = [Look.joined(look) for look in zip(*parts, strict=True)]
     truth = without(splits.validation.labels, splits.left_out)
     measure = Measure.of_training(counts, len(splits.fit), EvaluationConfig())
@@ -203,6 +213,42 @@ def _fit(
         )
     log(f"calibration: {calibrator.curve.method}, {len(calibrator.curve.scores)} knots")
     return fusion, calibrator, figures
+
+
+def _block(
+    voices: Voices, queries: NDArray[np.float32], dataset: Dataset, splits: Splits, start: int
+) -> tuple[Questions, Ragged]:
+    """The validation documents from ``start`` on, and the labels that each is measured without."""
+    rows = splits.validation.rows[start : start + _BLOCK]
+    questions = voices.ask(queries[start : start + _BLOCK], dataset.train.texts.take(rows))
+    return questions, splits.left_out.slice(start, start + len(rows))
+
+
+def _look(proposals: Proposals, left_out: Ragged, counts: NDArray[np.int64]) -> Look:
+    kept = ~proposals.labels.also_in(left_out)
+    return Look(proposals.features(counts)[kept], proposals.labels.keep(kept))
+
+
+def _p_at_1(
+    config: Config,
+    voices: Voices,
+    fusion: Fusion,
+    queries: NDArray[np.float32],
+    dataset: Dataset,
+    splits: Splits,
+    forbidden: NDArray[np.bool_],
+) -> float:
+    """P@1 of the fused model on the validation documents, given their vectors [N, D]."""
+    counts = dataset.label_counts(dataset.fit_rows)
+    measure = Measure.of_training(counts, len(splits.fit), EvaluationConfig())
+    ranked = []
+    for start in range(0, len(queries), _BLOCK):
+        block, left_out = _block(voices, queries, dataset, splits, start)
+        heard = voices.listen(block, config.fusion.shortlist, forbidden)
+        look = _look(voices.propose(block, heard), left_out, counts)
+        ranked.append(top_of_rows(look.proposals, fusion.score(look.features), measure.depth))
+    truth = without(splits.validation.labels, splits.left_out)
+    return metrics_of(np.concatenate([top.labels for top in ranked]), truth, measure)["P@1"]
 
 
 def _muted(documents: int, config: Config) -> NDArray[np.int64] | None:

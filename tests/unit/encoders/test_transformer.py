@@ -93,15 +93,6 @@ def test_a_text_has_one_vector_whatever_it_is_encoded_with(
         torch.testing.assert_close(encoder(Ragged.from_rows([row]))[0], vector)
 
 
-def test_parts_keep_to_the_budget():
-    lengths = np.random.default_rng(1).integers(1, 300, 200)
-    order = np.argsort(lengths, kind="stable")
-    parts = transformer._parts(lengths, order)
-    np.testing.assert_array_equal(np.concatenate(parts), order)
-    for part in parts:
-        assert len(part) == 1 or len(part) * lengths[part].max() <= transformer._TOKENS_PER_PART
-
-
 def test_a_long_text_is_cut_at_the_last_position(pretrained: Path):
     encoder = encoder_of(pretrained)
     row = np.arange(5, 65)

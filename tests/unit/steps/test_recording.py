@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from xcflow.artifact import read_manifest
+from xcflow.artifact import MANIFEST, read_manifest
 from xcflow.config import Config, TrackingConfig
 from xcflow.errors import ArtifactError
 from xcflow.evaluation.result import Evaluation
@@ -22,6 +23,7 @@ from xcflow.phases import StepTimes
 from xcflow.registry import names, operations
 from xcflow.registry.model_card import Origin, model_card, shortened
 from xcflow.registry.promotion import Registry
+from xcflow.registry.pyfunc import requirements
 from xcflow.registry.tracking import Tracker
 from xcflow.report.page import signed_points
 from xcflow.steps import run_step
@@ -235,6 +237,40 @@ def test_a_long_card_is_cut_between_sections(recorded):
     kept = re.findall(r"^## (.+)$", cut, re.M)
     assert kept == [*SECTIONS[: len(kept) - 1], "More"]
     assert names.CARD_FILE in cut
+
+
+def test_the_card_tells_the_precision_of_a_transformer(recorded, tmp_path):
+    assert "transformer" not in section(recorded.card, "Size and speed")
+    bundle = shutil.copytree(recorded.folders["build_index"], tmp_path / "bundle")
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    manifest["meta"]["precision"] = {
+        "chosen": "int8",
+        "because": "which loses no more than 0.3 points on fp32",
+        "validation_P@1": {"torch": 0.5, "fp32": 0.5, "int8": 0.499},
+    }
+    (bundle / MANIFEST).write_text(json.dumps(manifest))
+    origin = Origin(RUN, "id", "m-1", "DEXA", "colours", "", recorded.config.to_dict())
+    card = model_card(origin, recorded.folders | {"build_index": bundle})
+    assert (
+        section(card, "Size and speed")
+        .strip()
+        .endswith(
+            "The transformer answers in int8, which loses no more than 0.3 points on fp32; P@1 on "
+            "validation documents: torch 50.0, fp32 50.0, int8 49.9."
+        )
+    )
+    assert re.findall(r"^## (.+)$", card, re.M) == SECTIONS
+
+
+def test_the_logged_model_requires_only_what_answering_loads(recorded):
+    packages = ("faiss-cpu", "numpy", "scipy", "tokenizers")
+    model = recorded.tracker.client.get_logged_model(recorded.model)
+    wanted = Path(model.artifact_location.removeprefix("file://")) / "requirements.txt"
+    pins = [line.partition("==")[0] for line in wanted.read_text().splitlines()]
+    assert pins == ["mlflow", "xcflow", *packages]
+    exported = {"encoder": "transformer", "precision": {"chosen": "int8"}}
+    assert requirements(exported) == (*packages, "onnxruntime")
+    assert requirements({"encoder": "transformer"})[-2:] == ("torch", "transformers")
 
 
 def test_a_card_of_a_damaged_bundle_is_refused(recorded, tmp_path):

@@ -1,0 +1,109 @@
+"""A transformer that answers by onnxruntime, without torch.
+
+A text is answered by one thread, several texts by as many as there are cores. So a vector does not
+depend on the number of threads, and no thread waits in a loop for work.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xcflow.encoders.files import unreadable
+from xcflow.encoders.padding import like_lengths, padded
+from xcflow.encoders.unit import unit_rows
+from xcflow.errors import MissingExtraError
+from xcflow.ragged import Ragged
+
+Precision = Literal["fp32", "int8"]
+
+# Tokens that are run at a time: what a layer makes of them stays in a core's cache. In int8 each
+# text is run alone, because activations are rounded by the extremes of all that is run together: a
+# text's answer would depend on the others.
+_TOKENS_PER_PART: dict[Precision, int] = {"fp32": 256, "int8": 0}
+
+
+def onnx_file(folder: Path, precision: Precision, member: int | None = None) -> Path:
+    """Where a transformer stands in a bundle; ``member`` is its number among encoders side by side.
+
+    It maps ``input_ids`` and ``attention_mask``, int64 [B, T], to ``vectors``, float32 [B, D].
+    """
+    number = "" if member is None else f"{member}."
+    return folder / f"encoder.{number}{precision}.onnx"
+
+
+class FrozenTransformer:
+    """What ``Transformer`` computes, from its export.
+
+    Args:
+        settings: What ``Transformer.settings`` gave.
+        folder: Holds the encoder.
+        precision: Of weights and products.
+        member: Number among encoders side by side.
+
+    Raises:
+        ArtifactError: The export is missing or damaged.
+        MissingExtraError: onnxruntime is not installed.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        folder: Path,
+        precision: Precision,
+        member: int | None = None,
+    ) -> None:
+        self._limit = int(settings["architecture"]["max_position_embeddings"])
+        self._ends = (int(settings["cls_id"]), int(settings["sep_id"]))
+        self._budget = _TOKENS_PER_PART[precision]
+        self._threads = _threads()
+        self._session = _session(onnx_file(folder, precision, member))
+        self.dim = int(self._session.get_outputs()[0].shape[1])
+        self.parts: tuple[int, ...] = (self.dim,)
+
+    def encode(self, tokens: Ragged, *, unit: bool = True) -> NDArray[np.float32]:
+        """Vectors [N, D] of N token rows, normalised unless told otherwise."""
+        lengths = np.minimum(tokens.lengths + 2, self._limit)
+        vectors = np.empty((len(tokens), self.dim), np.float32)
+
+        def run(rows: NDArray[np.int64]) -> None:
+            ids, mask = padded(tokens.take(rows), self._ends, self._limit)
+            inputs = {"input_ids": ids, "attention_mask": mask}
+            vectors[rows] = self._session.run(["vectors"], inputs)[0]
+
+        parts = like_lengths(lengths, self._budget)
+        threads = min(self._threads, len(parts))
+        if threads > 1:
+            with ThreadPoolExecutor(threads) as workers:
+                list(workers.map(run, reversed(parts)))  # long ones first: all end together
+        else:
+            for rows in parts:
+                run(rows)
+        return unit_rows(vectors) if unit else vectors
+
+
+def _session(file: Path) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "onnx") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False  # shapes differ from run to run
+    options.log_severity_level = 3  # errors
+    try:
+        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no class in common
+        raise unreadable(file.parent, error) from error
+
+
+def _threads() -> int:
+    """As many as numeric libraries may use: ``OMP_NUM_THREADS``, else the process's cores."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() and int(asked) else len(os.sched_getaffinity(0))
