@@ -98,7 +98,6 @@ def create_app(models: Models, settings: ServerSettings, metrics: Metrics, *, lo
         docs_url=None,  # they load scripts from elsewhere; the page shows the document
         redoc_url=None,
         redirect_slashes=False,
-        strict_content_type=False,  # a body is JSON, whatever curl says of it
         responses=_EVERYWHERE,
         dependencies=[bearer] if settings.token else [],
     )
@@ -331,10 +330,10 @@ def _handle_errors(app: FastAPI, settings: ServerSettings) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body")
-        is_json = first["type"] != "json_invalid"
-        reason = f"{where}: {first['msg']}" if is_json and where else first["msg"]
-        return problem(422 if is_json else 400, reason)
+        if first["type"] == "json_invalid":
+            return problem(400, f"the body is no JSON: {first['ctx']['error']}")
+        where = ".".join(str(part) for part in first["loc"] if part != "body") or "the body"
+        return problem(422, f"{where}: {first['msg'].removeprefix('Value error, ')}")
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> Response:

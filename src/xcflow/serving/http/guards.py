@@ -24,6 +24,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # Asked by those who watch over the server, and the page, which holds nothing but itself.
 OPEN = frozenset({"/", "/v2/health/live", "/v2/health/ready"})
+_JSON = (b"content-type", b"application/json")
 _MOST_DIGITS = 18  # of a length that is looked at as a number
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -58,8 +59,11 @@ class Guards:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = {**scope, "asked": scope["method"]}
         if scope["method"] == "HEAD":  # the head of the answer to GET; the server drops the body
-            scope = {**scope, "method": "GET", "asked": "HEAD"}
+            scope["method"] = "GET"
+        if scope["method"] == "POST":  # a body is JSON, whatever curl takes it for
+            scope["headers"] = [h for h in scope["headers"] if h[0] != _JSON[0]] + [_JSON]
         start, seen = time.perf_counter(), {"status": 500}
 
         async def sending(message: Message) -> None:
@@ -103,7 +107,7 @@ class Guards:
         line: dict[str, Any] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "client": scope["client"][0] if scope.get("client") else "",
-            "method": scope.get("asked", scope["method"]),
+            "method": scope["asked"],
             "path": scope["path"],
             "status": status,
             "ms": round(1000.0 * seconds, 2),
@@ -147,7 +151,7 @@ def _host(headers: dict[bytes, bytes]) -> str:
 
 async def _refuse(send: Send, status: int, reason: str) -> None:
     body = json.dumps({"error": reason}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    headers = [_JSON, (b"content-length", b"%d" % len(body))]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     await send({"type": "http.response.start", "status": status, "headers": headers})

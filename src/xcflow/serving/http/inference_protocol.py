@@ -91,6 +91,8 @@ def texts_of(request: InferRequest) -> list[str]:
     texts = list(_flat(tensor.data))
     if not tensor.shape or min(tensor.shape) < 0 or math.prod(tensor.shape) != len(texts):
         raise MalformedError(f"input {INPUT}: {len(texts)} texts do not fill {tensor.shape}")
+    if not texts:
+        raise MalformedError(f"input {INPUT}: there is no text")
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise MalformedError(f"input {INPUT}: value {number} is no string")
