@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
+import socket
 import tempfile
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ from xcflow_pipelines.records import find_bundle
 from xcflow_pipelines.shell import BadUsageError
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from xcflow.serving.http.guards import App
     from xcflow.serving.http.models import Source
 
@@ -29,6 +31,9 @@ _TASK = "XCFLOW_SERVE"
 # Holds what requests must bear; on a command line others could read it.
 TOKEN = "XCFLOW_SERVE_TOKEN"
 _GRACE_S = 30
+# Longer than load balancers keep theirs, which then never ask just when one is closed.
+_KEEP_ALIVE_S = 75
+_BACKLOG = 2048
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,8 @@ def serve(task: Task, host: str, port: int, workers: int, *, insecure: bool) -> 
         insecure: Whether others may reach a server that asks for no token.
 
     Raises:
-        BadUsageError: Others would reach a server that asks for no token.
+        BadUsageError: Others would reach a server that asks for no token, or the address cannot be
+            listened on.
         ArtifactError: A model that was named for good cannot be loaded.
         MissingExtraError: The server's packages are not installed.
     """
@@ -73,27 +79,52 @@ def serve(task: Task, host: str, port: int, workers: int, *, insecure: bool) -> 
         raise BadUsageError(
             f"others could reach {host}: set {TOKEN} to what requests must bear, or say --insecure"
         )
-    log(f"serving {task.model} on http://{host}:{port}")
-    common: dict[str, Any] = {
-        "host": host,
-        "port": port,
-        "log_level": "warning",
-        "access_log": False,
-        "server_header": False,
-        "timeout_graceful_shutdown": _GRACE_S,
-    }
-    if workers == 1:
-        uvicorn.run(application(task), **common)
-        return
+    from xcflow.serving.http.connections import BoundedConnection
+
+    several = workers > 1
+    if several:
+        _source(task)  # what is plainly wrong is told once, not by each process
+    with _listening(host, port) as listening:
+        address = f"[{host}]" if ":" in host else host
+        log(f"serving {task.model} on http://{address}:{listening.getsockname()[1]}")
+        config = uvicorn.Config(
+            f"{__name__}:application_of_environment" if several else application(task),
+            factory=several,
+            workers=workers,
+            http=BoundedConnection,
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=task.settings["most_connections"],
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=_GRACE_S,
+        )
+        if several:
+            _run_several(config, task, listening)
+        else:
+            uvicorn.Server(config).run([listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that listens, so that who is refused hears it before a model is loaded."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        reason = error.strerror or error
+        raise BadUsageError(f"cannot listen on {host}, port {port}: {reason}") from error
+
+
+def _run_several(config: uvicorn.Config, task: Task, listening: socket.socket) -> None:
+    """Start processes, each with the model, and wait for their end."""
+    from uvicorn.supervisors import Multiprocess
+
     from xcflow.serving.http.metrics import SHARED_FOLDER
 
-    os.environ[_TASK] = json.dumps(asdict(task))
-    numbers = os.environ[SHARED_FOLDER] = tempfile.mkdtemp(prefix="xcflow-metrics-")
-    try:
-        factory = f"{__name__}:application_of_environment"
-        uvicorn.run(factory, factory=True, workers=workers, **common)
-    finally:
-        shutil.rmtree(numbers, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="xcflow-metrics-") as numbers:
+        os.environ |= {_TASK: json.dumps(asdict(task)), SHARED_FOLDER: numbers}
+        Multiprocess(config, sockets=[listening]).run()
 
 
 def application_of_environment() -> App:

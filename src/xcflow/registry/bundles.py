@@ -33,19 +33,34 @@ def quick_version(home: Home, config: TrackingConfig, name: str) -> tuple[str, s
     Returns:
         None where there is no such version, or the store is another.
     """
-    scheme, _, path = tracking_uri(config, home).partition(":///")
-    if scheme != "sqlite":
+    try:
+        return stored_version(home, config, name)
+    except TrackingError:
         return None
+
+
+def stored_version(home: Home, config: TrackingConfig, name: str) -> tuple[str, str] | None:
+    """The same, where it matters why there is none.
+
+    Raises:
+        TrackingError: The store cannot be read, or is none of sqlite.
+    """
+    uri = tracking_uri(config, home)
+    scheme, _, path = uri.partition(":///")
+    if scheme != "sqlite":
+        raise TrackingError(f"{uri}: is no sqlite store")
     alias = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = ?"
     tag = "SELECT value FROM model_version_tags WHERE name = ? AND version = ? AND key = ?"
     try:
-        with closing(sqlite3.connect(f"{Path(path).as_uri()}?mode=ro", uri=True)) as store:
+        with closing(
+            sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)
+        ) as store:
             model, number = config.model_name, (name,)
             if not name.isdigit():
                 number = store.execute(alias, (model, name)).fetchone() or ("",)
             row = store.execute(tag, (model, number[0], names.BUNDLE_DIGEST)).fetchone()
-    except sqlite3.Error:
-        return None
+    except sqlite3.Error as error:
+        raise TrackingError(f"{uri}: {error}") from error
     return (str(number[0]), str(row[0])) if row else None
 
 

@@ -8,6 +8,7 @@ which ends with its answer.
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import os
 import subprocess
@@ -20,15 +21,17 @@ from typing import Any
 
 from xcflow.artifact import MANIFEST
 from xcflow.config import TrackingConfig
-from xcflow.errors import TrackingError, XcflowError
+from xcflow.errors import ArtifactError, TrackingError, XcflowError
 from xcflow.home import Home
 from xcflow.registry import names
-from xcflow.registry.bundles import fetch_bundle, quick_version
+from xcflow.registry.bundles import fetch_bundle, stored_version
 from xcflow.registry.promotion import Registry
 from xcflow.registry.tracking import Tracker, tracking_uri
 
 _ANSWER_S = 10
 _FETCH_S = 3600
+# How the process of its own ends where the bundle is at fault, not the store.
+_AT_FAULT = 3
 
 
 class RegisteredModels:
@@ -51,17 +54,19 @@ class RegisteredModels:
             TrackingError: The store cannot be asked.
         """
         if self._uri.startswith("sqlite:///"):
-            return quick_version(self._home, self._config, name)
+            return stored_version(self._home, self._config, name)
         if self._uri.startswith(("http://", "https://")):
             return self._asked(name)
-        found = json.loads(self._by_a_process("version", name, _ANSWER_S * 6))
+        said = self._by_a_process("version", name, _ANSWER_S * 6)
+        found = json.loads(said.splitlines()[-1])  # libraries print what they like before it
         return (found[0], found[1]) if found else None
 
     def fetch(self, digest: str) -> Path:
         """The folder of a bundle, fetched where it is not at hand.
 
         Raises:
-            TrackingError: It cannot be fetched.
+            TrackingError: It cannot be fetched now.
+            ArtifactError: What is registered is no whole bundle.
         """
         place = self._home.models / digest
         if not (place / MANIFEST).is_file():
@@ -69,30 +74,29 @@ class RegisteredModels:
         return place
 
     def _asked(self, name: str) -> tuple[str, str] | None:
-        method, key = (
-            ("model-versions/get", "version")
-            if name.isdigit()
-            else (
-                "registered-models/alias",
-                "alias",
-            )
-        )
+        numbered = name.isdigit()
+        method = "model-versions/get" if numbered else "registered-models/alias"
+        key = "version" if numbered else "alias"
         query = urllib.parse.urlencode({"name": self._config.model_name, key: name})
         address = f"{self._uri.rstrip('/')}/api/2.0/mlflow/{method}?{query}"
         request = urllib.request.Request(address, headers=_credentials())
         try:
             with urllib.request.urlopen(request, timeout=_ANSWER_S) as response:
                 found: dict[str, Any] = json.load(response)["model_version"]
+                number = str(found["version"])
+                tags = {tag["key"]: tag.get("value", "") for tag in found.get("tags", [])}
         except urllib.error.HTTPError as error:
             if error.code in (400, 404):  # the alias, or the model, is not there
                 return None
             raise TrackingError(f"{self._uri}: {error}") from error
-        except (OSError, ValueError, KeyError) as error:
-            raise TrackingError(f"{self._uri}: {getattr(error, 'reason', error)}") from error
-        tags = {tag["key"]: tag.get("value", "") for tag in found.get("tags", [])}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise TrackingError(f"{self._uri}: answers, but not as MLflow does") from error
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", "") or error
+            raise TrackingError(f"{self._uri}: {reason or type(error).__name__}") from error
         if names.BUNDLE_DIGEST not in tags:
-            raise TrackingError(f"{self._uri}: version {found['version']} holds no bundle")
-        return str(found["version"]), tags[names.BUNDLE_DIGEST]
+            raise TrackingError(f"{self._uri}: version {number} holds no bundle")
+        return number, tags[names.BUNDLE_DIGEST]
 
     def _by_a_process(self, task: str, name: str, seconds: float) -> str:
         asked = {
@@ -111,7 +115,8 @@ class RegisteredModels:
             raise TrackingError(f"{self._uri}: does not answer") from None
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["ended without a word"]
-            raise TrackingError(lines[-1])
+            kind = ArtifactError if done.returncode == _AT_FAULT else TrackingError
+            raise kind(lines[-1])
         return done.stdout
 
 
@@ -144,7 +149,8 @@ def _main() -> None:
     try:
         sys.stdout.write(_answer(json.loads(sys.argv[1])))
     except XcflowError as error:
-        sys.exit(str(error))
+        sys.stderr.write(f"{error}\n")
+        sys.exit(_AT_FAULT if isinstance(error, ArtifactError) else 1)
 
 
 if __name__ == "__main__":

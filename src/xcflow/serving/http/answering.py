@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xcflow.errors import XcflowError
 from xcflow.serving.answers import PROBABILITY_DIGITS, SCORE_DIGITS
 from xcflow.serving.explanation import Explanation
 from xcflow.serving.filtering import Filter
-from xcflow.serving.http.models import Models, Served
+from xcflow.serving.http.models import Served
 from xcflow.serving.predictor import Predictor
 from xcflow.topk import NO_LABEL
 
@@ -24,21 +23,21 @@ class Question(NamedTuple):
 
     Attributes:
         text: The text.
+        model: Who is asked: the same for all texts of a request, even if another takes its place.
         k: At most so many labels.
         min_probability: Labels that are less likely right are left out.
         only: Ids of the labels that may answer; None for all. Unknown ids are passed over.
         without: Ids of labels that may not.
         explain: Whether each label comes with its explanation.
-        previous: Whether the model before is asked.
     """
 
     text: str
+    model: Served
     k: int = 10
     min_probability: float = 0.0
     only: tuple[str, ...] | None = None
     without: tuple[str, ...] = ()
     explain: bool = False
-    previous: bool = False
 
 
 class Answer(NamedTuple):
@@ -55,40 +54,25 @@ class Answer(NamedTuple):
 
 
 def is_light(question: Question) -> bool:
-    """Whether a question takes no longer than most: a short text, and nothing has to be loaded."""
-    return not (question.previous or question.explain) and len(question.text) <= _SHORT_TEXT
+    """Whether a question takes no longer than most: a short text, and few labels of it."""
+    few = question.k <= question.model.predictor.shortlist and question.only is None
+    return few and not question.explain and len(question.text) <= _SHORT_TEXT
 
 
-class NoModelError(Exception):
-    """There is no model to ask."""
-
-
-def answerer(models: Models) -> Callable[[Sequence[Question]], Sequence[Answer | Exception]]:
-    """What answers a batch of questions by the model of the moment."""
-
-    def answer(questions: Sequence[Question]) -> Sequence[Answer | Exception]:
-        answers: list[Answer | Exception] = [NoModelError()] * len(questions)
-        for previous in {question.previous for question in questions}:
-            places = [i for i, each in enumerate(questions) if each.previous == previous]
-            found: Sequence[Answer | Exception]
-            try:
-                model = models.previous() if previous else models.current
-                if model is None:
-                    continue
-                found = _answer(model, [questions[i] for i in places])
-            except XcflowError as error:
-                found = [error] * len(places)
-            for place, each in zip(places, found, strict=True):
-                answers[place] = each
-        return answers
-
-    return answer
+def answer(questions: Sequence[Question]) -> list[Answer]:
+    """Answers in the order of the questions, each by the model that it asks."""
+    answers: dict[int, Answer] = {}
+    for model in {question.model for question in questions}:
+        places = [i for i, each in enumerate(questions) if each.model is model]
+        found = _answer(model, [questions[i] for i in places])
+        answers |= zip(places, found, strict=True)
+    return [answers[i] for i in range(len(questions))]
 
 
 def _answer(model: Served, questions: Sequence[Question]) -> list[Answer]:
     """Answers in the order of the questions, whatever their number of labels."""
     predictor = model.predictor
-    answers: list[Answer | None] = [None] * len(questions)
+    answers: dict[int, Answer] = {}
     # How deep the voices look depends on k alone, so that company changes no answer.
     depths = [max(each.k + 1, predictor.shortlist) for each in questions]
     for depth in set(depths):
@@ -97,7 +81,7 @@ def _answer(model: Served, questions: Sequence[Question]) -> list[Answer]:
             places, _labels(predictor, [questions[i] for i in places]), strict=True
         ):
             answers[place] = Answer(labels, model)
-    return [answer for answer in answers if answer is not None]
+    return [answers[i] for i in range(len(questions))]
 
 
 def _labels(predictor: Predictor, questions: Sequence[Question]) -> list[list[dict[str, Any]]]:

@@ -12,19 +12,20 @@ from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 import xcflow
-from xcflow.errors import XcflowError
+from xcflow.errors import ArtifactError
 from xcflow.serving.http import inference_protocol as protocol
-from xcflow.serving.http.answering import Answer, NoModelError, Question, answerer, is_light
+        answer, settings.batch_texts, settings.queue_texts, metrics, is_light
 from xcflow.serving.http.batching import Batcher, FullError
 from xcflow.serving.http.guards import App, Guards
 from xcflow.serving.http.metrics import Metrics
-from xcflow.serving.http.models import Follower, Models
+from xcflow.serving.http.models import Follower, Models, Served
 from xcflow.serving.http.schemas import ModelFacts, PredictRequest, PredictResponse, Problem
 from xcflow.serving.http.settings import ServerSettings
 
@@ -32,14 +33,23 @@ _RETRY_SECONDS = 1
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": text}
     for status, text in (
-        (400, "The body is no JSON."),
-        (401, "No valid token."),
+        (400, "The body is no JSON, or a tensor is not as it should be."),
+        (408, "The body took too long to come."),
         (413, "The body is too large."),
         (422, "A value has another type or is out of range; the error names it."),
         (429, "No room: ask again after Retry-After seconds."),
-        (503, "No model yet, or it took too long."),
+        (503, "No model yet, or it took too long: ask again after Retry-After seconds."),
     )
 }
+_ABSENT: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "There is no such model."}
+}
+_EVERYWHERE: dict[int | str, dict[str, Any]] = {
+    401: {"model": Problem, "description": "No valid token."},
+    421: {"model": Problem, "description": "Asked for by another name than localhost."},
+}
+# What a reason is cut to: it may hold a part of the request.
+_MOST_REASON = 500
 
 
 class _RefusedError(Exception):
@@ -66,21 +76,24 @@ def create_app(models: Models, settings: ServerSettings, metrics: Metrics, *, lo
         local: Whether only this machine reaches the server.
     """
     batcher: Batcher[Question, Answer] = Batcher(
+<<<<<<< HEAD
         answerer(models), settings.batch_texts, settings.queue_texts, metrics, is_light
+=======
+        answer, settings.batch_texts, settings.queue_texts, metrics
+>>>>>>> load
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # In a thread, so that the server tells that it lives while the first model is loaded.
         follower = Follower(models, settings.poll_seconds)
         batcher.start()
-        # In a thread, so that the server tells that it lives while the model is loaded.
-        first = asyncio.get_running_loop().run_in_executor(None, models.follow)
         follower.start()
         yield
-        follower.stop()
-        await first
+        await asyncio.to_thread(follower.stop)
         await batcher.stop()
 
+    bearer = Security(HTTPBearer(auto_error=False))  # for the document; the guards look at it
     app = FastAPI(
         title="xcflow",
         version=xcflow.__version__,
@@ -88,6 +101,9 @@ def create_app(models: Models, settings: ServerSettings, metrics: Metrics, *, lo
         lifespan=lifespan,
         docs_url=None,  # they load scripts from elsewhere; the page shows the document
         redoc_url=None,
+        redirect_slashes=False,
+        responses=_EVERYWHERE,
+        dependencies=[bearer] if settings.token else [],
     )
     _handle_errors(app, settings)
     _add_plain_routes(app, batcher, models, settings, metrics)
@@ -101,11 +117,23 @@ async def _ask(
     questions: Sequence[Question],
     settings: ServerSettings,
 ) -> list[Answer]:
-    """The answers, after the questions were looked at."""
-    noted: dict[str, Any] = {"texts": len(questions), "k": questions[0].k if questions else 0}
+    """The answers to one question or more, after they were looked at."""
+    noted: dict[str, Any] = {"texts": len(questions), "k": questions[0].k}
     if settings.log_texts:
         noted["asked"] = [question.text for question in questions]
     request.state.noted = noted
+    _check(questions, settings)
+    try:
+        answers = await batcher.ask(questions, settings.timeout_seconds)
+    except TimeoutError:
+        seconds = settings.timeout_seconds
+        raise _RefusedError(503, f"not answered within {seconds:g} s: ask again") from None
+    noted["version"] = answers[0].model.version
+    return answers
+
+
+def _check(questions: Sequence[Question], settings: ServerSettings) -> None:
+    """Refuse what asks for too much."""
     if len(questions) > settings.most_texts:
         raise _RefusedError(422, f"a request may hold {settings.most_texts:,} texts")
     for number, question in enumerate(questions):
@@ -113,22 +141,35 @@ async def _ask(
             raise _RefusedError(
                 422, f"texts.{number}: a text may hold {settings.most_characters:,} characters"
             )
-        if question.k > settings.most_labels:
-            raise _RefusedError(422, f"k may be {settings.most_labels:,} at most")
-        if max(len(question.only or ()), len(question.without)) > settings.most_labels:
-            raise _RefusedError(422, f"a filter may name {settings.most_labels:,} labels")
+    first = questions[0]  # all else is the same for all of them
+    if first.k > settings.most_labels:
+        raise _RefusedError(422, f"k may be {settings.most_labels:,} at most")
+    if max(len(first.only or ()), len(first.without)) > settings.most_labels:
+        raise _RefusedError(422, f"a filter may name {settings.most_labels:,} labels")
+    most = settings.most_explained if first.explain else settings.most_answers
+    if len(questions) * first.k > most:
+        kind = "explained labels" if first.explain else "labels"
+        raise _RefusedError(422, f"a request may ask for {most:,} {kind} in all: texts times k")
+
+
+def _current(models: Models) -> Served:
+    if models.current is None:
+        raise _RefusedError(503, models.trouble or "no model is ready yet")
+    return models.current
+
+
+async def _previous(models: Models, settings: ServerSettings) -> Served:
+    """The model before; who is first to ask waits until it is loaded."""
     try:
-        answers = await batcher.ask(questions, settings.timeout_seconds)
-    except NoModelError:
-        what = "no model before the champion" if questions[0].previous else "no model is ready yet"
-        status = 404 if questions[0].previous else 503
-        raise _RefusedError(status, what) from None
+        async with asyncio.timeout(settings.timeout_seconds):
+            served = await asyncio.to_thread(models.previous)
     except TimeoutError:
-        seconds = settings.timeout_seconds
-        raise _RefusedError(503, f"not answered within {seconds:g} s: ask again") from None
-    if answers:
-        noted["version"] = answers[0].model.version
-    return answers
+        raise _RefusedError(503, "the model before is being loaded: ask again") from None
+    except ArtifactError as error:
+        raise _RefusedError(503, str(error)) from None
+    if served is None:
+        raise _RefusedError(404, "no model before the champion")
+    return served
 
 
 def _add_plain_routes(
@@ -140,24 +181,27 @@ def _add_plain_routes(
 ) -> None:
     page, policy = _page()
 
-    @app.post("/predict", response_model=PredictResponse, responses=_PROBLEMS)
+    @app.post("/predict", response_model=PredictResponse, responses={**_ABSENT, **_PROBLEMS})
     async def predict(body: PredictRequest, request: Request) -> Response:
         """The labels of each text, best first."""
         only = body.filters.only
+        if body.model == "previous":
+            model = await _previous(models, settings)
+        else:
+            model = _current(models)
         questions = [
             Question(
                 text,
+                model,
                 body.k,
                 body.min_probability,
                 None if only is None else tuple(only),
                 tuple(body.filters.without),
                 body.explain,
-                body.model == "previous",
             )
             for text in body.texts
         ]
         answers = await _ask(request, batcher, questions, settings)
-        model = answers[0].model
         return _json(
             {
                 "labels": [answer.labels for answer in answers],
@@ -172,9 +216,7 @@ def _add_plain_routes(
     @app.get("/model", response_model=ModelFacts, responses={503: _PROBLEMS[503]})
     async def model() -> Response:
         """What is known of the model that answers."""
-        served = models.current
-        if served is None:
-            raise _RefusedError(503, models.trouble or "no model is ready yet")
+        served = _current(models)
         meta = served.predictor.manifest.meta
         return _json(
             {
@@ -185,12 +227,12 @@ def _add_plain_routes(
                 "encoder": meta["encoder"],
                 "catalogue_digest": meta["catalogue_digest"],
                 "since": served.since,
-                "has_previous": await asyncio.to_thread(models.has_previous),
+                "has_previous": models.has_previous,
                 "examples": served.predictor.examples,
             }
         )
 
-    @app.get("/metrics", response_class=Response)
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def prometheus() -> Response:
         """Numbers for Prometheus."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -207,6 +249,8 @@ def _add_protocol_routes(
     settings: ServerSettings,
 ) -> None:
     name = settings.model_name
+    unready: dict[int | str, dict[str, Any]] = {503: {"model": Problem, "description": "Not yet."}}
+    absent = {**_ABSENT, 422: _PROBLEMS[422]}  # that one is never the answer: all names are texts
 
     def known(asked: str, version: str = "") -> None:
         served = models.current
@@ -228,28 +272,30 @@ def _add_protocol_routes(
         """Whether the server lives."""
         return {"live": True}
 
-    @app.get("/v2/health/ready", responses={503: {"model": Problem}})
+    @app.get("/v2/health/ready", responses=unready)
     async def server_ready() -> Response:
         """Whether a model is loaded, verified and warm."""
         return ready()
 
-    @app.get("/v2/models/{model}/ready", responses={404: {"model": Problem}})
-    @app.get("/v2/models/{model}/versions/{version}/ready", responses={404: {"model": Problem}})
+    @app.get("/v2/models/{model}/ready", responses={**absent, **unready})
+    @app.get("/v2/models/{model}/versions/{version}/ready", responses={**absent, **unready})
     async def model_ready(model: str, version: str = "") -> Response:
         """Whether a model is."""
         known(model, version)
         return ready()
 
-    @app.get("/v2/models/{model}", responses={404: {"model": Problem}})
-    @app.get("/v2/models/{model}/versions/{version}", responses={404: {"model": Problem}})
+    @app.get("/v2/models/{model}", responses=absent)
+    @app.get("/v2/models/{model}/versions/{version}", responses=absent)
     async def metadata(model: str, version: str = "") -> dict[str, Any]:
         """Inputs and outputs of a model."""
         known(model, version)
         served = models.current
         return protocol.metadata(name, [served.version] if served else [])
 
-    problems = {**_PROBLEMS, 404: {"model": Problem}}
-    answered: dict[str, Any] = {"response_model": protocol.InferResponse, "responses": problems}
+    answered: dict[str, Any] = {
+        "response_model": protocol.InferResponse,
+        "responses": {**_ABSENT, **_PROBLEMS},
+    }
 
     @app.post("/v2/models/{model}/infer", **answered)
     @app.post("/v2/models/{model}/versions/{version}/infer", **answered)
@@ -260,18 +306,20 @@ def _add_protocol_routes(
         known(model, version)
         try:
             k, least = protocol.wishes_of(body)
-            questions = [Question(text, k, least) for text in protocol.texts_of(body)]
-            if not questions:
-                raise protocol.MalformedError("the input text is empty")
-            answers = await _ask(request, batcher, questions, settings)
-            return _json(protocol.response_to(body, answers, k))
+            texts, outputs = protocol.texts_of(body), protocol.outputs_of(body)
         except protocol.MalformedError as error:
             raise _RefusedError(400, str(error)) from None
+        served = _current(models)
+        questions = [Question(text, served, k, least) for text in texts]
+        answers = await _ask(request, batcher, questions, settings)
+        return _json(protocol.response_to(body, outputs, answers, k))
 
 
 def _handle_errors(app: FastAPI, settings: ServerSettings) -> None:
     def problem(status: int, reason: str, headers: Mapping[str, str] | None = None) -> Response:
-        return JSONResponse({"error": reason}, status, headers)
+        # Escapes what is no valid Unicode, as it may have come with the request.
+        body = json.dumps({"error": reason[:_MOST_REASON]})
+        return Response(body, status, headers, media_type="application/json")
 
     @app.exception_handler(_RefusedError)
     async def refused(_: Request, error: _RefusedError) -> Response:
@@ -286,18 +334,18 @@ def _handle_errors(app: FastAPI, settings: ServerSettings) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body")
-        is_json = first["type"] != "json_invalid"
-        reason = f"{where}: {first['msg']}" if is_json and where else first["msg"]
-        return problem(422 if is_json else 400, reason)
+        if first["type"] == "json_invalid":
+            return problem(400, f"the body is no JSON: {first['ctx']['error']}")
+        where = ".".join(str(part) for part in first["loc"] if part != "body") or "the body"
+        return problem(422, f"{where}: {first['msg'].removeprefix('Value error, ')}")
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> Response:
         return problem(error.status_code, str(error.detail), error.headers)
 
-    @app.exception_handler(XcflowError)
-    async def failed(_: Request, error: XcflowError) -> Response:
-        return problem(503, str(error), {"retry-after": str(_RETRY_SECONDS)})
+    @app.exception_handler(Exception)
+    async def failed(_: Request, __: Exception) -> Response:
+        return problem(500, "a defect of the server: its log says more")
 
 
 def _json(body: Any) -> Response:

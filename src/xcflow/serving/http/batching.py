@@ -7,7 +7,6 @@ it. So a lone request is answered at once, and many cost little more than one.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -42,8 +41,8 @@ class Batcher(Generic[Q, A]):
     """Gathers questions and has them answered together.
 
     Args:
-        answer: Questions in, their answers in the same order; runs in a thread of its own. An
-            answer that is an exception is raised to who asked that question.
+        answer: Questions in, their answers in the same order; runs in a thread of its own. What it
+            raises, asked that question alone, is raised to who asked it.
         most: Questions that share a pass.
         room: Questions that may wait.
         metrics: Gets sizes and times.
@@ -52,7 +51,7 @@ class Batcher(Generic[Q, A]):
 
     def __init__(
         self,
-        answer: Callable[[Sequence[Q]], Sequence[A | Exception]],
+        answer: Callable[[Sequence[Q]], Sequence[A]],
         most: int,
         room: int,
         metrics: Metrics,
@@ -65,6 +64,7 @@ class Batcher(Generic[Q, A]):
         self._metrics = metrics
         self._waiting: deque[_Waiting[Q, A]] = deque()
         self._arrived = asyncio.Event()
+        self._ending = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
         self._task: asyncio.Task[None] | None = None
         self._seconds = 2 * _SHORT_S  # what a pass takes, a moving mean
@@ -75,12 +75,10 @@ class Batcher(Generic[Q, A]):
 
     async def stop(self) -> None:
         """Answer what waits, then end."""
-        while self._waiting:
-            await asyncio.sleep(0.01)
+        self._ending = True
+        self._arrived.set()
         if self._task:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await self._task
         self._thread.shutdown()
 
     async def ask(self, questions: Sequence[Q], seconds: float) -> list[A]:
@@ -95,6 +93,7 @@ class Batcher(Generic[Q, A]):
             TimeoutError: They took too long; what has not begun is not begun any more.
         """
         if self._waiting and len(self._waiting) + len(questions) > self._room:
+            self._metrics.refused_requests.inc()
             raise FullError
         loop = asyncio.get_running_loop()
         asked = [_Waiting[Q, A](question, loop.create_future()) for question in questions]
@@ -105,9 +104,7 @@ class Batcher(Generic[Q, A]):
             async with asyncio.timeout(seconds):
                 return [await each.answer for each in asked]
         finally:
-            for each in asked:
-                if not each.answer.cancel() and not each.answer.cancelled():
-                    each.answer.exception()  # one of several was raised; the others are looked at
+            self._forget(asked)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -115,16 +112,14 @@ class Batcher(Generic[Q, A]):
             await self._arrived.wait()
             batch = self._next()
             if not batch:
+                if self._ending:
+                    return
                 self._arrived.clear()
                 continue
-            answers: Sequence[A | Exception]
-            try:
-                if len(batch) == 1 and self._is_short(batch[0].question):
-                    answers = self._pass(batch)
-                else:
-                    answers = await loop.run_in_executor(self._thread, self._pass, batch)
-            except Exception as error:  # noqa: BLE001  # goes to those who asked
-                answers = [error] * len(batch)
+            if len(batch) == 1 and self._is_short(batch[0].question):
+                answers = self._pass(batch)
+            else:
+                answers = await loop.run_in_executor(self._thread, self._pass, batch)
             for each, answer in zip(batch, answers, strict=True):
                 if each.answer.done():
                     continue
@@ -136,22 +131,40 @@ class Batcher(Generic[Q, A]):
     def _is_short(self, question: Q) -> bool:
         return self._seconds < _SHORT_S and self._is_light(question)
 
+    def _forget(self, asked: Sequence[_Waiting[Q, A]]) -> None:
+        """Keep nothing of questions whose asker waits no longer."""
+        left = False
+        for each in asked:
+            if each.answer.cancel():
+                left = True
+            elif not each.answer.cancelled():
+                each.answer.exception()  # one of several was raised; the others are looked at
+        if left:  # they take no one's room
+            self._waiting = deque(each for each in self._waiting if not each.answer.done())
+            self._metrics.waiting.set(len(self._waiting))
+
     def _next(self) -> list[_Waiting[Q, A]]:
-        """Those who wait longest and have not gone away."""
-        batch: list[_Waiting[Q, A]] = []
-        while self._waiting and len(batch) < self._most:
-            first = self._waiting.popleft()
-            if not first.answer.done():
-                batch.append(first)
+        """Those who wait longest."""
+        size = min(len(self._waiting), self._most)
+        batch = [self._waiting.popleft() for _ in range(size)]
         self._metrics.waiting.set(len(self._waiting))
         return batch
 
     def _pass(self, batch: Sequence[_Waiting[Q, A]]) -> Sequence[A | Exception]:
         now = time.perf_counter()
         with timed() as clock:
-            answers = self._answer([each.question for each in batch])
+            answers = self._answers([each.question for each in batch])
         phases = {k: v for k, v in clock.times().phases.items() if k != OTHER}
         self._seconds += (time.perf_counter() - now - self._seconds) / _REMEMBERED
         self._metrics.batches.observe(len(batch))
         self._metrics.timed({"waiting": now - batch[0].since, **phases})
         return answers
+
+    def _answers(self, questions: Sequence[Q]) -> Sequence[A | Exception]:
+        try:
+            return self._answer(questions)
+        except Exception as error:  # noqa: BLE001  # goes to who asked
+            if len(questions) == 1:
+                return [error]
+        # One of them is at fault, which shall not be felt by the others.
+        return [self._answers([question])[0] for question in questions]

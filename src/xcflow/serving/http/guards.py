@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hmac
 import json
 import sys
@@ -12,7 +14,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 
 from xcflow.serving.http.metrics import Metrics
-from xcflow.serving.http.settings import ServerSettings
+from xcflow.serving.http.settings import ServerSettings, is_loopback
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -22,13 +24,14 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # Asked by those who watch over the server, and the page, which holds nothing but itself.
 OPEN = frozenset({"/", "/v2/health/live", "/v2/health/ready"})
+_JSON = (b"content-type", b"application/json")
+_MOST_DIGITS = 18  # of a length that is looked at as a number
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
     (b"cache-control", b"no-store"),
 ]
-_LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 class Guards:
@@ -56,6 +59,11 @@ class Guards:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = {**scope, "asked": scope["method"]}
+        if scope["method"] == "HEAD":  # the head of the answer to GET; the server drops the body
+            scope["method"] = "GET"
+        if scope["method"] == "POST":  # a body is JSON, whatever curl takes it for
+            scope["headers"] = [h for h in scope["headers"] if h[0] != _JSON[0]] + [_JSON]
         start, seen = time.perf_counter(), {"status": 500}
 
         async def sending(message: Message) -> None:
@@ -73,16 +81,16 @@ class Guards:
         headers = dict(scope["headers"])
         most = self._settings.most_bytes
         declared = headers.get(b"content-length", b"0")
-        if self._only_local_names and _host(headers) not in _LOCAL:
+        if self._only_local_names and not is_loopback(_host(headers)):
             await _refuse(send, 421, "this server answers to localhost only")
         elif not self._may_ask(scope["path"], headers):
             await _refuse(send, 401, "the request bears no valid token: Authorization: Bearer ...")
         elif not declared.isdigit():
             await _refuse(send, 400, "Content-Length is no number")
-        elif int(declared) > most:
+        elif len(declared) > _MOST_DIGITS or int(declared) > most:
             await _refuse(send, 413, _too_large(most))
         else:
-            await self._app(scope, _counted(receive, most), send)
+            await self._app(scope, _bounded(receive, most, self._settings.timeout_seconds), send)
 
     def _may_ask(self, path: str, headers: dict[bytes, bytes]) -> bool:
         if not self._bearer or path in OPEN:
@@ -99,23 +107,29 @@ class Guards:
         line: dict[str, Any] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "client": scope["client"][0] if scope.get("client") else "",
-            "method": scope["method"],
+            "method": scope["asked"],
             "path": scope["path"],
             "status": status,
             "ms": round(1000.0 * seconds, 2),
             **scope.get("state", {}).get("noted", {}),
         }
-        sys.stdout.write(json.dumps(line, ensure_ascii=True) + "\n")
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):  # who read the log may have gone away
+            sys.stdout.write(json.dumps(line, ensure_ascii=True) + "\n")
+            sys.stdout.flush()
 
 
-def _counted(receive: Receive, most: int) -> Receive:
-    """The same messages, until they hold too much: a length need not be declared."""
-    left = most
+def _bounded(receive: Receive, most: int, seconds: float) -> Receive:
+    """The same messages, until they hold too much (a length need not be declared) or are late."""
+    left, end = most, asyncio.get_running_loop().time() + seconds
 
     async def receiving() -> Message:
         nonlocal left
-        message = await receive()
+        try:
+            async with asyncio.timeout_at(end):
+                message = await receive()
+        except TimeoutError:
+            reason = f"the body did not come within {seconds:g} s"
+            raise HTTPException(408, reason, {"connection": "close"}) from None
         left -= len(message.get("body", b""))
         if left < 0:
             raise HTTPException(413, _too_large(most))
@@ -129,13 +143,15 @@ def _too_large(most: int) -> str:
 
 
 def _host(headers: dict[bytes, bytes]) -> str:
-    name = headers.get(b"host", b"").decode("latin-1")
-    return name if name.endswith("]") else name.rpartition(":")[0] or name
+    """The name under which the server was asked, without port and brackets."""
+    name = headers.get(b"host", b"").decode("latin-1").lower()
+    name = name if name.endswith("]") else name.rpartition(":")[0] or name
+    return name.removeprefix("[").removesuffix("]")
 
 
 async def _refuse(send: Send, status: int, reason: str) -> None:
     body = json.dumps({"error": reason}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    headers = [_JSON, (b"content-length", b"%d" % len(body))]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     await send({"type": "http.response.start", "status": status, "headers": headers})

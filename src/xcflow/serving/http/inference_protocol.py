@@ -7,8 +7,9 @@ texts are empty and numbers 0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
@@ -24,13 +25,14 @@ OUTPUTS = {
 }
 _FIELDS = dict(zip(OUTPUTS, ("id", "text", "score", "probability"), strict=True))
 _DEFAULT_K = 10
+_MOST_DIMENSIONS = 8
 
 
 class RequestedTensor(BaseModel):
     """An input."""
 
     name: str
-    shape: list[int]
+    shape: Annotated[list[int], Field(fail_fast=True, max_length=_MOST_DIMENSIONS)]
     datatype: str
     data: list[Any]
     parameters: dict[str, Any] = {}
@@ -48,8 +50,8 @@ class InferRequest(BaseModel):
 
     id: Text = ""
     parameters: dict[str, Any] = {}
-    inputs: list[RequestedTensor] = Field(min_length=1)
-    outputs: list[RequestedOutput] = []
+    inputs: Annotated[list[RequestedTensor], Field(fail_fast=True, min_length=1)]
+    outputs: Annotated[list[RequestedOutput], Field(fail_fast=True, max_length=len(OUTPUTS))] = []
 
 
 class Tensor(BaseModel):
@@ -82,16 +84,15 @@ def texts_of(request: InferRequest) -> list[str]:
     """
     names = [tensor.name for tensor in request.inputs]
     if names != [INPUT]:
-        raise MalformedError(f"one input is expected, {INPUT!r}; these are {names}")
+        raise MalformedError(f"one input is expected, {INPUT!r}; these are {names[:3]}")
     tensor = request.inputs[0]
     if tensor.datatype != "BYTES":
         raise MalformedError(f"input {INPUT}: datatype BYTES is expected, not {tensor.datatype!r}")
     texts = list(_flat(tensor.data))
-    size = 1
-    for length in tensor.shape:
-        size *= length
-    if not tensor.shape or min(tensor.shape) < 0 or size != len(texts):
+    if not tensor.shape or min(tensor.shape) < 0 or math.prod(tensor.shape) != len(texts):
         raise MalformedError(f"input {INPUT}: {len(texts)} texts do not fill {tensor.shape}")
+    if not texts:
+        raise MalformedError(f"input {INPUT}: there is no text")
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise MalformedError(f"input {INPUT}: value {number} is no string")
@@ -111,22 +112,31 @@ def wishes_of(request: InferRequest) -> tuple[int, float]:
     """
     k = request.parameters.get("k", _DEFAULT_K)
     if type(k) is not int or k < 1:
-        raise MalformedError(f"parameters.k must be a whole number above 0, it is {k!r}")
+        raise MalformedError("parameters.k must be a whole number above 0")
     least = request.parameters.get("min_probability", 0.0)
     if type(least) not in (int, float) or not 0.0 <= least <= 1.0:
-        raise MalformedError(f"parameters.min_probability is a share from 0 to 1, not {least!r}")
+        raise MalformedError("parameters.min_probability must be a share from 0 to 1")
     return k, float(least)
 
 
-def response_to(request: InferRequest, answers: Sequence[Answer], k: int) -> dict[str, Any]:
-    """The body of the response.
+def outputs_of(request: InferRequest) -> list[str]:
+    """Names of the outputs that a request wants; all by default.
 
     Raises:
-        MalformedError: An output is wanted that there is not.
+        MalformedError: An output is wanted that there is not, or twice.
     """
     wanted = [output.name for output in request.outputs] or list(OUTPUTS)
     if unknown := sorted(set(wanted) - set(OUTPUTS)):
         raise MalformedError(f"no output {unknown[0]!r}: there are {', '.join(OUTPUTS)}")
+    if len(set(wanted)) < len(wanted):
+        raise MalformedError("an output is wanted twice")
+    return wanted
+
+
+def response_to(
+    request: InferRequest, outputs: Sequence[str], answers: Sequence[Answer], k: int
+) -> dict[str, Any]:
+    """The body of the response."""
     model = answers[0].model
     return {
         "model_name": model.name,
@@ -139,7 +149,7 @@ def response_to(request: InferRequest, answers: Sequence[Answer], k: int) -> dic
                 "datatype": OUTPUTS[name],
                 "data": list(_padded(answers, _FIELDS[name], k, OUTPUTS[name])),
             }
-            for name in wanted
+            for name in outputs
         ],
     }
 

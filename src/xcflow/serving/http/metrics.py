@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 _SECONDS = (0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -19,6 +20,7 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
+        self._serving: tuple[str, str, str] | None = None
         self.requests = Counter(
             "xcflow_requests", "Requests answered.", ["route", "status"], registry=registry
         )
@@ -72,9 +74,10 @@ class Metrics:
 
     def serving(self, name: str, version: str, digest: str) -> None:
         """Note which version answers from now on."""
-        for labels in list(self.model._metrics):
-            self.model.labels(*labels).set(0)
-        self.model.labels(name, version, digest).set(1)
+        if self._serving:
+            self.model.labels(*self._serving).set(0)
+        self._serving = (name, version, digest)
+        self.model.labels(*self._serving).set(1)
 
     def timed(self, phases: Mapping[str, float]) -> None:
         """Note where the time of a batch went."""
@@ -84,7 +87,18 @@ class Metrics:
     def text(self) -> bytes:
         """All numbers, as Prometheus reads them."""
         registry = self._registry
-        if os.environ.get(SHARED_FOLDER):
+        if folder := os.environ.get(SHARED_FOLDER):
+            _forget_the_dead(Path(folder))
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """Drop what processes said of the present that have ended since; their counts stay."""
+    for file in folder.glob("gauge_live*.db"):
+        pid = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]

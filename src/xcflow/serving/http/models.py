@@ -8,19 +8,24 @@ Whatever goes wrong on the way is told, and the old model goes on answering.
 from __future__ import annotations
 
 import gc
+import math
 import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from xcflow.errors import ArtifactError, XcflowError
+from xcflow.errors import ArtifactError, StorageError, TrackingError, XcflowError
 from xcflow.progress import log
 from xcflow.serving.http.metrics import Metrics
 from xcflow.serving.predictor import Predictor
 
 _WARM_UP_TEXTS = ("warm up", "a somewhat longer text to be read before the first question")
 _WARM_UP_K = 10
+# What passes by itself: a registry or a store that is away, a full disk, other large processes. All
+# else is the bundle's own fault, which is not tried again until the alias has moved.
+_PASSING = (OSError, MemoryError, StorageError, TrackingError)
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,21 @@ class Served:
     since: float = field(default_factory=time.time)
 
 
+@dataclass(frozen=True)
+class _Failure:
+    """A model that could not be had.
+
+    Attributes:
+        reason: Why, in words.
+        times: How often in a row.
+        again: When it is tried again, in seconds of ``time.monotonic``.
+    """
+
+    reason: str
+    times: int
+    again: float
+
+
 class Models:
     """Holds the model that answers and, when somebody asked for it, the one before.
 
@@ -86,9 +106,11 @@ class Models:
         self._metrics = metrics
         self._current: Served | None = None
         self._previous: Served | None = None
-        self._refused: set[str] = set()
+        self._wanted_before: Wanted | None = None
+        self._failures: dict[str, _Failure] = {}
         self._trouble = ""
-        self._lock = threading.Lock()  # loading is done by one thread at a time
+        # The one before is loaded while somebody waits for it, which must not wait for a champion.
+        self._following, self._loading_previous = threading.Lock(), threading.Lock()
 
     @property
     def current(self) -> Served | None:
@@ -100,24 +122,36 @@ class Models:
         """What went wrong when the registry was last asked; empty if nothing did."""
         return self._trouble
 
+    @property
+    def has_previous(self) -> bool:
+        """Whether the registry named a model before when it was last asked."""
+        return self._wanted_before is not None
+
     def follow(self) -> bool:
         """Ask the registry once, and take what it names; whether another model answers now."""
-        with self._lock:
+        with self._following:
             try:
                 wanted = self._source.wanted(self._alias)
-                if wanted is None:
-                    raise ArtifactError(f"the registry has no {self._alias}")
+                before = self._source.wanted(self._before) if self._before else None
             except XcflowError as error:
                 self._metrics.unreachable.inc()
                 self._tell(str(error))
                 return False
+            self._wanted_before = before
+            if wanted is None:
+                self._tell(f"the registry has no {self._alias}")
+                return False
+            # What failed is forgotten when no alias names it any more.
+            named = {each.digest for each in (wanted, before) if each}
+            for digest in set(self._failures) - named:
+                self._failures.pop(digest, None)
             if self._current and wanted.digest == self._current.digest:
                 self._trouble = ""
                 return False
-            if wanted.digest in self._refused:
-                return False
-            served = self._load(wanted)
-            if served is None:
+            try:
+                served = self._obtain(wanted)
+            except ArtifactError as error:
+                self._tell(str(error))
                 return False
             self._current, self._previous, self._trouble = served, None, ""
             self._metrics.serving(served.name, served.version, served.digest)
@@ -126,44 +160,53 @@ class Models:
             gc.collect()  # what the old model held in cycles
             return True
 
-    def has_previous(self) -> bool:
-        """Whether there is a model before that could be asked."""
-        if not self._before:
-            return False
-        try:
-            return self._source.wanted(self._before) is not None
-        except XcflowError:
-            return False
-
     def previous(self) -> Served | None:
-        """The model before, loaded when it is first asked for.
+        """The model before, loaded when it is first asked for; None where there is none.
 
         Raises:
-            XcflowError: It cannot be fetched or loaded.
+            ArtifactError: It cannot be had.
         """
-        if not self._before:
-            return None
-        with self._lock:
-            wanted = self._source.wanted(self._before)
+        with self._loading_previous:
+            wanted, current, held = self._wanted_before, self._current, self._previous
             if wanted is None:
                 return None
-            if self._previous is None or self._previous.digest != wanted.digest:
-                self._previous = self._ready(wanted)
-            return self._previous
+            for known in (current, held):
+                if known and known.digest == wanted.digest:
+                    return known
+            served = self._obtain(wanted)
+            if current is self._current:  # else it may be the one before the one before
+                self._previous = served
+            return served
 
-    def _load(self, wanted: Wanted) -> Served | None:
-        """The model, or None after telling why not."""
+    def _obtain(self, wanted: Wanted) -> Served:
+        """The model, loaded and verified; what failed before is not tried again too soon.
+
+        Raises:
+            ArtifactError: Why it cannot be had.
+        """
+        failure = self._failures.get(wanted.digest)
+        if failure and time.monotonic() < failure.again:
+            raise ArtifactError(failure.reason)
         try:
-            return self._ready(wanted)
-        except (ArtifactError, ValueError, KeyError, MemoryError) as error:
-            # The bundle itself is at fault: it is not tried again until the alias moves.
-            self._refused.add(wanted.digest)
-            self._metrics.refused_models.inc()
-            self._tell(f"version {wanted.version} is refused: {error or type(error).__name__}")
-        except (XcflowError, OSError) as error:
+            served = self._ready(wanted)
+        except Exception as error:  # noqa: BLE001  # a broken bundle may raise anything
+            reason = self._failed(wanted, error, failure.times if failure else 0)
+            raise ArtifactError(reason) from None
+        self._failures.pop(wanted.digest, None)
+        return served
+
+    def _failed(self, wanted: Wanted, error: Exception, before: int) -> str:
+        """Note a failure; returns what to say of it."""
+        said = str(error) or type(error).__name__
+        if isinstance(error, _PASSING):
             self._metrics.unreachable.inc()
-            self._tell(f"version {wanted.version} cannot be fetched: {error}")
-        return None
+            reason = f"version {wanted.version} cannot be had now: {said}"
+            again = time.monotonic() + min(_FIRST_WAIT_S * 2.0**before, _LONGEST_WAIT_S)
+        else:
+            self._metrics.refused_models.inc()
+            reason, again = f"version {wanted.version} is refused: {said}", math.inf
+        self._failures[wanted.digest] = _Failure(reason, before + 1, again)
+        return reason
 
     def _ready(self, wanted: Wanted) -> Served:
         predictor = Predictor.load(self._source.fetch(wanted))
@@ -179,7 +222,7 @@ class Models:
 
 
 class Follower(threading.Thread):
-    """Asks the registry every so often.
+    """Asks the registry at once, and then every so often.
 
     Args:
         models: What follows.
@@ -194,9 +237,14 @@ class Follower(threading.Thread):
 
     def run(self) -> None:
         """Ask until stopped."""
-        while not self._stopped.wait(self._seconds):
-            self._models.follow()
+        while not self._stopped.is_set():
+            try:
+                self._models.follow()
+            except Exception as error:  # noqa: BLE001  # a server that follows no more is worse
+                log(f"unexpected {type(error).__name__}: {error}; the registry is asked again")
+            self._stopped.wait(self._seconds)
 
-    def stop(self) -> None:
-        """Ask no more."""
+    def stop(self, seconds: float = 5.0) -> None:
+        """Ask no more; a model that is being fetched is waited for so long."""
         self._stopped.set()
+        self.join(seconds)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 def _valid_text(text: str) -> str:
@@ -16,26 +16,38 @@ def _valid_text(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_valid_text)]
+# Of a hundred thousand that are none, the first one is named.
+Texts = Annotated[list[Text], Field(fail_fast=True)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _only_known(cls, value: Any) -> Any:
+        # Here, for the first one alone is named: a body may hold a hundred thousand.
+        names = value if isinstance(value, dict) else ()
+        if unknown := next((name for name in names if name not in cls.model_fields), None):
+            known = ", ".join(cls.model_fields)
+            raise ValueError(f"no field {unknown[:50]!r}: there are {known}")
+        return value
+
 
 class Filters(_Body):
     """Which labels may answer."""
 
     only: Annotated[
-        list[Text] | None, Field(description="Ids of the labels that may; all if left out.")
+        Texts | None, Field(description="Ids of the labels that may; all if left out.")
     ] = None
-    without: Annotated[list[Text], Field(description="Ids of labels that may not.")] = []
+    without: Annotated[Texts, Field(description="Ids of labels that may not.")] = []
 
 
 class PredictRequest(_Body):
     """Texts to answer with labels."""
 
-    texts: Annotated[list[Text], Field(min_length=1, examples=[["web server with many modules"]])]
+    texts: Annotated[Texts, Field(min_length=1, examples=[["web server with many modules"]])]
     k: Annotated[int, Field(ge=1, description="At most so many labels for a text.")] = 10
     min_probability: Annotated[Share, Field(description="Leave out labels less likely right.")] = (
         0.0
