@@ -24,6 +24,12 @@ OUTPUTS = {
 }
 _FIELDS = dict(zip(OUTPUTS, ("id", "text", "score", "probability"), strict=True))
 _DEFAULT_K = 10
+_EXAMPLE = {
+    "name": INPUT,
+    "shape": [1],
+    "datatype": "BYTES",
+    "data": ["web server with many modules"],
+}
 
 
 class RequestedTensor(BaseModel):
@@ -48,7 +54,7 @@ class InferRequest(BaseModel):
 
     id: Text = ""
     parameters: dict[str, Any] = {}
-    inputs: list[RequestedTensor] = Field(min_length=1)
+    inputs: list[RequestedTensor] = Field(min_length=1, examples=[[_EXAMPLE]])
     outputs: list[RequestedOutput] = []
 
 
