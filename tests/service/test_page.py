@@ -91,7 +91,7 @@ class Browser:
         return found["result"].get("value")
 
     def until(self, expression):
-        return until(lambda: self.js(expression), PATIENCE_S, expression)
+        until(lambda: self.js(f"Boolean({expression})"), PATIENCE_S, expression)
 
     def open(self, address):
         self.call("Page.navigate", url="about:blank")
