@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 import xcflow
 from xcflow.errors import ArtifactError
 from xcflow.serving.http import inference_protocol as protocol
-        answer, settings.batch_texts, settings.queue_texts, metrics, is_light
+from xcflow.serving.http.answering import Answer, Question, answer, is_light
 from xcflow.serving.http.batching import Batcher, FullError
 from xcflow.serving.http.guards import App, Guards
 from xcflow.serving.http.metrics import Metrics
@@ -76,11 +76,7 @@ def create_app(models: Models, settings: ServerSettings, metrics: Metrics, *, lo
         local: Whether only this machine reaches the server.
     """
     batcher: Batcher[Question, Answer] = Batcher(
-<<<<<<< HEAD
-        answerer(models), settings.batch_texts, settings.queue_texts, metrics, is_light
-=======
-        answer, settings.batch_texts, settings.queue_texts, metrics
->>>>>>> load
+        answer, settings.batch_texts, settings.queue_texts, metrics, is_light
     )
 
     @asynccontextmanager

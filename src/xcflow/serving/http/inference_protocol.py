@@ -26,6 +26,12 @@ OUTPUTS = {
 _FIELDS = dict(zip(OUTPUTS, ("id", "text", "score", "probability"), strict=True))
 _DEFAULT_K = 10
 _MOST_DIMENSIONS = 8
+_EXAMPLE = {
+    "name": INPUT,
+    "shape": [1],
+    "datatype": "BYTES",
+    "data": ["web server with many modules"],
+}
 
 
 class RequestedTensor(BaseModel):
@@ -50,7 +56,9 @@ class InferRequest(BaseModel):
 
     id: Text = ""
     parameters: dict[str, Any] = {}
-    inputs: Annotated[list[RequestedTensor], Field(fail_fast=True, min_length=1)]
+    inputs: Annotated[
+        list[RequestedTensor], Field(fail_fast=True, min_length=1, examples=[[_EXAMPLE]])
+    ]
     outputs: Annotated[list[RequestedOutput], Field(fail_fast=True, max_length=len(OUTPUTS))] = []
 
 
