@@ -26,10 +26,9 @@ _BLOCK = 65_536  # vectors that join an inverted file at a time
 # Of the best by codes, so many for each wanted one are compared by their vectors, and at least so
 # many: with codes of two dimensions each, 1 in 200 of the true 100 best is missed, none of the 10.
 _COMPARED = 4
-_COMPARED_AT_LEAST = 300
+_COMPARED_AT_LEAST = 200
 _CENTRES = 16
 _INNER_PRODUCT = 0  # faiss.METRIC_INNER_PRODUCT
-_GATHERED = 8192  # vectors that are made float32 at a time: as many as a cache holds
 _PRODUCTS = 2**20  # rows compared at a time: bounds memory
 
 
@@ -48,7 +47,7 @@ class VectorIndex:
     Attributes:
         kind: ``flat`` reads all vectors, ``scan`` all codes, ``ivf`` some inverted lists.
         vectors: [M, D] the vectors, possibly memory-mapped; float32, but for ``ivf`` in the
-            precision they came in, for scoring a few.
+            precision they came in, and for a ``scan`` perhaps in half precision.
     """
 
     def __init__(
@@ -69,13 +68,24 @@ class VectorIndex:
         return len(self.vectors)
 
     @classmethod
-    def build(cls, vectors: NDArray[Any], config: RetrievalConfig) -> VectorIndex:
-        """Build the index that the configuration asks for, the same bytes each time."""
+    def build(
+        cls, vectors: NDArray[Any], config: RetrievalConfig, *, half: bool = False
+    ) -> VectorIndex:
+        """Build the index that the configuration asks for, the same bytes each time.
+
+        Args:
+            vectors: [M, D] of any precision.
+            config: Which index.
+            half: Whether a scan keeps the vectors in half precision: half the memory, but a search
+                takes somewhat longer.
+        """
         kind = index_kind(config, len(vectors))
         if kind == "ivf":
             return cls(vectors, kind, _ivf(vectors, config))
-        vectors = _float32(vectors)
-        return cls(vectors, kind, _scan(vectors) if kind == "scan" else None)
+        whole = _float32(vectors)
+        if kind == "flat":
+            return cls(whole, kind)
+        return cls(whole.astype(np.float16) if half else whole, kind, _scan(whole))
 
     def search(self, queries: NDArray[np.float32], k: int) -> TopK:
         """The ``k`` nearest of each query [N, D]; positions of vectors stand for labels."""
@@ -105,12 +115,6 @@ class VectorIndex:
     ) -> NDArray[np.float32]:
         """[T] inner products of query ``rows[t]``, rising, and vector ``places[t]``."""
         out = np.empty(len(rows), np.float32)
-        if self.vectors.dtype != np.float32:
-            for start in range(0, len(rows), _GATHERED):
-                part = slice(start, start + _GATHERED)
-                vectors = np.asarray(self.vectors[places[part]], np.float32)
-                np.einsum("td,td->t", queries[rows[part]], vectors, out=out[part])
-            return out
         bounds = np.searchsorted(rows, np.arange(len(queries) + 1)).tolist()
         for query, (start, stop) in enumerate(pairwise(bounds)):
             chosen = places[None, start:stop]
@@ -173,7 +177,7 @@ def _scan(vectors: NDArray[np.float32]) -> Any:
 
 
 def _best_of_near(
-    queries: NDArray[np.float32], vectors: NDArray[np.float32], near: NDArray[np.int64], k: int
+    queries: NDArray[np.float32], vectors: NDArray[Any], near: NDArray[np.int64], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The ``k`` best [N, k] of the rows [N, n] that are near each query, with their products."""
     labels, scores = np.empty((len(near), k), np.int64), np.empty((len(near), k), np.float32)
@@ -189,13 +193,17 @@ def _best_of_near(
 
 
 def _products(
-    queries: NDArray[np.float32], vectors: NDArray[np.float32], rows: NDArray[np.int64]
+    queries: NDArray[np.float32], vectors: NDArray[Any], rows: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """[N, n] products of N queries with the vectors in n rows each; -inf where a row is none."""
+    """[N, n] products of N queries with the vectors in n rows each."""
+    out = np.empty(rows.shape, np.float32)
+    if vectors.dtype != np.float32:
+        for query, row in enumerate(rows):
+            np.dot(_float32(vectors[row]), queries[query], out=out[query])
+        return out
     import faiss
 
     kinds: Any = faiss
-    out = np.full(rows.shape, -np.inf, np.float32)
     pointers = [kinds.swig_ptr(array) for array in (out, queries, vectors, rows)]
     kinds.fvec_inner_products_by_idx(*pointers, vectors.shape[1], *rows.shape)
     return out

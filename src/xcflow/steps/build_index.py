@@ -134,7 +134,9 @@ def _voices(
             labels=VectorIndex.build(labels, config.retrieval),
             classifiers=VectorIndex.build(classifiers, config.retrieval),
             in_use=np.load(inputs["classifier"] / "labels_in_use.npy", allow_pickle=False),
-            documents=VectorIndex.build(vectors.take(known, np.float16), config.retrieval),
+            documents=VectorIndex.build(
+                vectors.take(known, np.float16), config.retrieval, half=True
+            ),
             document_labels=dataset.train.labels.take(known),
             neighbours=config.fusion.neighbours,
             temperature=config.fusion.neighbour_temperature,

@@ -183,13 +183,23 @@ def test_a_scan_is_made_in_blocks(monkeypatch: pytest.MonkeyPatch):
     np.testing.assert_array_equal(parts.labels, whole.labels)
 
 
-@pytest.mark.parametrize("kind", ["scan", "ivf"])
-def test_products_of_pairs(kind: Kind, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(index, "_GATHERED", 50)
+@pytest.mark.parametrize("half", [True, False])
+def test_products_of_pairs(half: bool):
     vectors, queries = unit(80, 8, 0), unit(7, 8, 1)
     rows = np.sort(np.random.default_rng(2).choice([0, 1, 3, 4, 6], 400))  # 2 and 5 have none
     places = np.random.default_rng(3).integers(0, 80, 400)
-    stored = vectors.astype(np.float16) if kind == "ivf" else vectors
-    found = VectorIndex.build(stored, config(kind)).products(queries, rows, places)
-    expected = (queries[rows] * np.asarray(stored, np.float32)[places]).sum(axis=1)
+    built = VectorIndex.build(vectors, config("scan"), half=half)
+    assert built.vectors.dtype == (np.float16 if half else np.float32)
+    found = built.products(queries, rows, places)
+    expected = (queries[rows] * np.asarray(built.vectors, np.float32)[places]).sum(axis=1)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_scan_in_half_precision(tmp_path: Path):
+    vectors, queries = unit(3000, 32, 0), unit(9, 32, 1)
+    built = VectorIndex.build(vectors, config("scan"), half=True)
+    found = built.search(queries, 50)
+    assert recall_at(found, search(queries, vectors, 50)) >= 0.98
+    built.save(tmp_path / "index")
+    again = VectorIndex.load(tmp_path / "index", "scan").search(queries, 50)
+    np.testing.assert_array_equal(again.scores, found.scores)
