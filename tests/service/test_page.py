@@ -205,10 +205,10 @@ class Bundles:
 
 
 @contextmanager
-def serving(bundles, settings):
+def serving(bundles, settings, before="previous"):
     """A server in a thread; yields its address."""
     metrics = Metrics()
-    models = Models(Bundles(bundles), "colours", "champion", "previous", metrics)
+    models = Models(Bundles(bundles), settings.model_name, "champion", before, metrics)
     assert models.follow(), models.trouble
     app = create_app(models, settings, metrics, local=True)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
@@ -379,6 +379,16 @@ def test_the_previous_model_answers_beside_the_champion(page, address):
     assert "compare=1" in page.js("location.hash")
 
 
+def test_an_address_that_compares_is_answered_where_nothing_is_to_be_compared(page, bundles):
+    with serving(bundles, ServerSettings(), before="") as address:
+        page.open(f"{address}#text=amber&compare=1")
+        page.until("document.getElementById('previous').hidden")
+        page.until("document.querySelectorAll('#champion .label').length === 6")
+        assert page.js("document.getElementById('compare-label').hidden")
+        assert page.js("document.querySelector('#champion h2').textContent") == "Labels"
+        assert "compare" not in page.js("location.hash")
+
+
 def test_hostile_texts_are_shown_as_texts(page, address):
     ask(page, address, HOSTILE, compare="1")
     assert HOSTILE in [name for name, _ in shown(page)]
@@ -408,6 +418,8 @@ def test_a_token_is_asked_for_and_borne(page, bundles):
     with serving(bundles, ServerSettings(token=TOKEN)) as address:
         page.open(f"{address}#text=amber")
         page.until("document.getElementById('token-dialog').open")
+        page.press("Escape")
+        page.click("document.getElementById('token-again')")
         page.type("wrong")
         page.press("Enter")
         page.until("document.getElementById('token-note').textContent.includes('not accepted')")
@@ -416,6 +428,7 @@ def test_a_token_is_asked_for_and_borne(page, bundles):
         page.press("Enter")
         page.until("document.querySelectorAll('#champion .label').length === 6")
         page.until("document.querySelector('#facts dd')")
+        assert page.js("document.getElementById('token-again').hidden")
         page.js("location.hash = 'api'")
         page.until("document.querySelector('.route')")
         assert "Authorization: Bearer $" in page.js("document.querySelector('pre').textContent")
