@@ -305,6 +305,33 @@ def test_labels_appear_while_one_types(page, address):
         assert fact in facts
 
 
+def test_rows_stay_while_one_types_on(page, address):
+    ask(page, address, "amber denim")
+    page.js("window.kept = [...document.querySelectorAll('#champion li')]; 0")
+    page.js("document.getElementById('text').focus(); document.getElementById('text').select()")
+    page.type("coral black")
+    until(lambda: shown(page) == expected(predict(address, "coral black")), PATIENCE_S)
+    assert page.js("kept.every((item) => item.isConnected)")
+
+
+def test_a_late_answer_is_not_shown(page, address):
+    page.open(address)
+    page.js(
+        "window.real = window.fetch; window.fetch = async (path, options) => {"
+        "  const isFirst = options.body?.includes('[\"amber\"]');"
+        "  if (isFirst) await new Promise((go) => setTimeout(go, 900));"
+        "  return real(path, options); }; 0"
+    )
+    page.click("document.getElementById('text')")
+    page.type("amber")
+    time.sleep(0.4)  # the question is on its way
+    page.type(" denim")
+    labels = expected(predict(address, "amber denim"))
+    until(lambda: shown(page) == labels, PATIENCE_S)
+    time.sleep(1)
+    assert shown(page) == labels
+
+
 def test_a_click_tells_why_and_another_hides_it(page, address):
     ask(page, address, "amber denim")
     page.click("document.querySelector('.label')")
@@ -520,6 +547,9 @@ def test_light_and_dark_can_be_read(page, address, tmp_path, scheme, least, most
     page.screenshot(tmp_path / "page.png")
     with Image.open(tmp_path / "page.png") as picture:
         assert least < ImageStat.Stat(picture.convert("L")).median[0] <= most
+    assert page.js(CONTRAST) >= 4.5
+    page.js("location.hash = 'api'")
+    page.until("document.querySelector('.route')")
     assert page.js(CONTRAST) >= 4.5
 
 
