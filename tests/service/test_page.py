@@ -205,10 +205,10 @@ class Bundles:
 
 
 @contextmanager
-def serving(bundles, settings):
+def serving(bundles, settings, before="previous"):
     """A server in a thread; yields its address."""
     metrics = Metrics()
-    models = Models(Bundles(bundles), "colours", "champion", "previous", metrics)
+    models = Models(Bundles(bundles), settings.model_name, "champion", before, metrics)
     assert models.follow(), models.trouble
     app = create_app(models, settings, metrics, local=True)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
@@ -305,6 +305,33 @@ def test_labels_appear_while_one_types(page, address):
         assert fact in facts
 
 
+def test_rows_stay_while_one_types_on(page, address):
+    ask(page, address, "amber denim")
+    page.js("window.kept = [...document.querySelectorAll('#champion li')]; 0")
+    page.js("document.getElementById('text').focus(); document.getElementById('text').select()")
+    page.type("coral black")
+    until(lambda: shown(page) == expected(predict(address, "coral black")), PATIENCE_S)
+    assert page.js("kept.every((item) => item.isConnected)")
+
+
+def test_a_late_answer_is_not_shown(page, address):
+    page.open(address)
+    page.js(
+        "window.real = window.fetch; window.fetch = async (path, options) => {"
+        "  const isFirst = options.body?.includes('[\"amber\"]');"
+        "  if (isFirst) await new Promise((go) => setTimeout(go, 900));"
+        "  return real(path, options); }; 0"
+    )
+    page.click("document.getElementById('text')")
+    page.type("amber")
+    time.sleep(0.4)  # the question is on its way
+    page.type(" denim")
+    labels = expected(predict(address, "amber denim"))
+    until(lambda: shown(page) == labels, PATIENCE_S)
+    time.sleep(1)
+    assert shown(page) == labels
+
+
 def test_a_click_tells_why_and_another_hides_it(page, address):
     ask(page, address, "amber denim")
     page.click("document.querySelector('.label')")
@@ -379,6 +406,16 @@ def test_the_previous_model_answers_beside_the_champion(page, address):
     assert "compare=1" in page.js("location.hash")
 
 
+def test_an_address_that_compares_is_answered_where_nothing_is_to_be_compared(page, bundles):
+    with serving(bundles, ServerSettings(), before="") as address:
+        page.open(f"{address}#text=amber&compare=1")
+        page.until("document.getElementById('previous').hidden")
+        page.until("document.querySelectorAll('#champion .label').length === 6")
+        assert page.js("document.getElementById('compare-label').hidden")
+        assert page.js("document.querySelector('#champion h2').textContent") == "Labels"
+        assert "compare" not in page.js("location.hash")
+
+
 def test_hostile_texts_are_shown_as_texts(page, address):
     ask(page, address, HOSTILE, compare="1")
     assert HOSTILE in [name for name, _ in shown(page)]
@@ -408,6 +445,8 @@ def test_a_token_is_asked_for_and_borne(page, bundles):
     with serving(bundles, ServerSettings(token=TOKEN)) as address:
         page.open(f"{address}#text=amber")
         page.until("document.getElementById('token-dialog').open")
+        page.press("Escape")
+        page.click("document.getElementById('token-again')")
         page.type("wrong")
         page.press("Enter")
         page.until("document.getElementById('token-note').textContent.includes('not accepted')")
@@ -416,6 +455,7 @@ def test_a_token_is_asked_for_and_borne(page, bundles):
         page.press("Enter")
         page.until("document.querySelectorAll('#champion .label').length === 6")
         page.until("document.querySelector('#facts dd')")
+        assert page.js("document.getElementById('token-again').hidden")
         page.js("location.hash = 'api'")
         page.until("document.querySelector('.route')")
         assert "Authorization: Bearer $" in page.js("document.querySelector('pre').textContent")
@@ -507,6 +547,9 @@ def test_light_and_dark_can_be_read(page, address, tmp_path, scheme, least, most
     page.screenshot(tmp_path / "page.png")
     with Image.open(tmp_path / "page.png") as picture:
         assert least < ImageStat.Stat(picture.convert("L")).median[0] <= most
+    assert page.js(CONTRAST) >= 4.5
+    page.js("location.hash = 'api'")
+    page.until("document.querySelector('.route')")
     assert page.js(CONTRAST) >= 4.5
 
 
