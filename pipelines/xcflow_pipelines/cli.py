@@ -444,6 +444,10 @@ def serve(
 
     Requests must bear the token in $XCFLOW_SERVE_TOKEN, where it is set.
     """
+    # Before numeric libraries are loaded: the threads of a lone answer wait for each other longer
+    # than they work, and many answers keep the cores busy anyway.
+    for variable in ("OMP_THREAD_LIMIT", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
     from dataclasses import asdict
 
     from xcflow.serving.http.settings import is_loopback, settings_of
