@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -137,12 +138,12 @@ class Server:
     def wait(self, condition, seconds=30):
         end = time.monotonic() + seconds
         while not condition():
-            assert time.monotonic() < end
+            assert time.monotonic() < end, self.models.trouble
             time.sleep(0.01)
 
 
-@pytest.fixture
-def start(shelf):
+@contextmanager
+def servers(shelf):
     """Starts servers in threads, with settings by their names."""
     running = []
 
@@ -173,3 +174,18 @@ def start(shelf):
         uvicorn_server.should_exit = True
         thread.join(30)
         assert not thread.is_alive()
+
+
+@pytest.fixture
+def start(shelf):
+    with servers(shelf) as begin:
+        yield begin
+
+
+@pytest.fixture(scope="module")
+def shared(bundle):
+    """A server for tests that leave it as it was."""
+    shelf = Shelf()
+    shelf.put("champion", bundle, "1")
+    with servers(shelf) as begin:
+        yield begin()

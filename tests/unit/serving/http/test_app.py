@@ -62,7 +62,7 @@ def test_answers_by_the_protocol(start, predictor):
         ("/predict", b'{"texts": "a"}', 422, "texts: Input should be a valid list"),
         ("/predict", b'{"texts": ["a", 1]}', 422, r"texts\.1: .*string"),
         ("/predict", b'{"texts": ["\\ud800"]}', 422, r"texts\.0: .*Unicode"),
-        ("/predict", b'{"texts": ["a"], "\\ud800": 1}', 422, r"no field '\\\\ud800': there are"),
+        ("/predict", b'{"texts": ["a"], "\\ud800": 1}', 422, r"no field '\\ud800': there are"),
         ("/predict", b'{"texts": ["a"], "topk": 1}', 422, "no field 'topk'"),
         ("/predict", b'{"texts": ["a"], "filters": {"not": []}}', 422, "filters: no field 'not'"),
         ("/predict", b'{"texts": ["a"], "k": 0}', 422, "k: .*greater"),
@@ -81,12 +81,7 @@ def test_what_is_wrong_gets_a_reason(shared, path, body, status, reason):
     found = shared.ask("POST", path, body)
     assert found.status == status
     assert list(found.json) == ["error"]
-    assert re.search(reason.replace("\\\\\\\\", "\\\\"), found.json["error"])
-
-
-@pytest.fixture
-def shared(start):
-    return start()
+    assert re.search(reason, found.json["error"])
 
 
 def test_limits(start):
@@ -154,7 +149,6 @@ def test_all_texts_of_a_request_are_answered_by_the_same_model(
 ):
     server = start(batch_texts=1)
     texts = [f"{TEXT} {i}" for i in range(100)]
-    expected = [x["id"] for x in server.predict(texts=texts[:1]).json["labels"][0]]
     answers = []
     asker = threading.Thread(target=lambda: answers.append(server.predict(texts=texts)))
     asker.start()
@@ -165,7 +159,6 @@ def test_all_texts_of_a_request_are_answered_by_the_same_model(
     loaded = {"1": predictor, "2": server.models.current.predictor}[body["model"]["version"]]
     top = loaded.top_k(texts, 10)
     scores = [[x["score"] for x in labels] for labels in body["labels"]]
-    assert expected
     for found, exact in zip(scores, top.scores, strict=True):
         assert found == pytest.approx(exact[: len(found)], abs=1e-4)
 
