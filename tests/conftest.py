@@ -11,3 +11,6 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")
+
+# Data and models so small that any test may train them.
+pytest_plugins = ["tiny_data", "tiny_models"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from xcflow import storage
 from xcflow.config import TrackingConfig
 from xcflow.errors import ArtifactError, MissingExtraError
 from xcflow.home import Home
+from xcflow.interruption import Interruption
 from xcflow.progress import log
 from xcflow.registry import names
 from xcflow_pipelines.records import find_bundle
@@ -103,7 +105,10 @@ def serve(task: Task, host: str, port: int, workers: int, *, insecure: bool) -> 
         if several:
             _run_several(config, task, listening)
         else:
-            uvicorn.Server(config).run([listening])
+            # It raises the signal again once all is answered: an end in good order.
+            with contextlib.suppress(Interruption):
+                uvicorn.Server(config).run([listening])
+        log("stopped; what was accepted is answered")
 
 
 def _listening(host: str, port: int) -> socket.socket:

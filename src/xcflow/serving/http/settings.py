@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 import re
 import tomllib
 from collections.abc import Iterable
@@ -56,8 +55,8 @@ class ServerSettings:
     def __post_init__(self) -> None:
         for name, value in self.__dict__.items():
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            if number and not 0 < value < math.inf:
-                raise ConfigError(f"{name} must be above 0 and finite, it is {value}")
+            if number and value <= 0:
+                raise ConfigError(f"{name} must be above 0, it is {value}")
         if not _NAME.fullmatch(self.model_name):  # it is a part of addresses
             raise ConfigError(
                 f"model_name may hold letters, digits, '.', '_' and '-', not {self.model_name!r}"
