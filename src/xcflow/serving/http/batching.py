@@ -19,7 +19,7 @@ from xcflow.serving.http.metrics import Metrics
 
 # A lone question that takes less is answered right in the event loop: waking a thread and being
 # woken by it would take a fifth of that time.
-_SHORT_S = 0.005
+_SHORT_S = 0.02
 _REMEMBERED = 20  # passes that the mean reaches back
 
 Q = TypeVar("Q")
