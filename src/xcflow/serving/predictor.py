@@ -96,7 +96,14 @@ class Predictor:
         bundle = Path(bundle)
         manifest = read_manifest(bundle, KIND, verify=verify)
         settings = json.loads((bundle / SETTINGS).read_text(encoding="utf-8"))
-        predictor = cls(bundle, manifest, settings)
+        try:
+            predictor = cls(bundle, manifest, settings)
+        except (FileNotFoundError, KeyError) as error:
+            lacking = Path(error.filename).name if isinstance(error, OSError) else error.args[0]
+            raise ArtifactError(
+                f"{bundle}: lacks {lacking}, another version of xcflow built it: build the model "
+                "again"
+            ) from error
         if label_map_sha256(predictor.label_ids) != manifest.meta["label_map_sha256"]:
             raise ArtifactError(f"{bundle}: its labels are not those that it was trained with")
         return predictor
