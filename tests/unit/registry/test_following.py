@@ -31,10 +31,10 @@ def test_a_sqlite_store_is_read(home, promoted):
     assert models.version("7") is None
     assert models.fetch(promoted) == home.models / promoted
     relative = TrackingConfig(uri="sqlite:///no/such.db", model_name="model")
-    with pytest.raises(TrackingError, match="unable to open"):
+    with pytest.raises(TrackingError, match="there is no tracking store at"):
         RegisteredModels(home, relative).version("champion")
     home.database.unlink()
-    with pytest.raises(TrackingError, match="unable to open"):
+    with pytest.raises(TrackingError, match="there is no tracking store at"):
         models.version("champion")
 
 
