@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import serving_soak as soak
-from bundles import alter, mistake_labels, variant
+from bundle_copies import alter, mistake_labels, variant
 
 from xcflow.artifact import read_manifest
 from xcflow.config import TrackingConfig
