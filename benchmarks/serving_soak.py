@@ -15,7 +15,6 @@ import itertools
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +27,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xcflow.artifact import MANIFEST, read_manifest, sha256_file
+from bundle_copies import alter, mistake_labels, variant
+
+from xcflow.artifact import read_manifest
 from xcflow.config import GateConfig, TrackingConfig
 from xcflow.evaluation.verdict import Judgement
 from xcflow.home import Home
@@ -145,34 +146,16 @@ def registered(registry: Registry, bundle: Path) -> str:
     return move.version
 
 
-def signed_copy(bundle: Path, folder: Path, **meta: Any) -> Path:
-    """A copy of a bundle with other facts in its manifest, so another version."""
-    shutil.copytree(bundle, folder)
-    values = read_manifest(folder).__dict__
-    files = {name: sha256_file(folder / name) for name in values["files"]}
-    signed = {**values, "files": files, "meta": {**values["meta"], **meta}}
-    (folder / MANIFEST).write_text(json.dumps(signed))
-    return folder
-
-
-def break_file(folder: Path) -> None:
-    """Change a byte of a file after its manifest was written."""
-    file = folder / "label_counts.npy"
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.unlink()  # it may share its bytes with a copy
-    file.write_bytes(content)
-
-
 def register_broken(registry: Registry, bundle: Path, place: Path, count: int) -> list[str]:
     """Versions that cannot be served: files altered, or the labels of another model."""
     numbers = []
     for i in range(count):
-        wrong = {"label_map_sha256": "0" * 64} if i % 2 else {}
-        folder = signed_copy(bundle, place / f"broken-{i}", broken=i, **wrong)
+        folder = variant(bundle, place / f"broken-{i}", broken=i)
+        if i % 2:
+            mistake_labels(folder)
         numbers.append(registered(registry, folder))
-        if not wrong:
-            break_file(registry.home.models / read_manifest(folder).digest)
+        if not i % 2:  # the copy that the server finds; what is registered is looked at first
+            alter(registry.home.models / read_manifest(folder).digest)
     return numbers
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import serving_soak as soak
-from bundles import alter, mistake_labels, variant
+from bundle_copies import alter, mistake_labels, variant
 
 from xcflow.artifact import read_manifest
 from xcflow.config import TrackingConfig
@@ -174,9 +174,9 @@ def children_of(pid):
         (("--host", "192.0.2.1", "--insecure"), 2, "cannot listen on 192.0.2.1"),
         (("--host", "no.such.host.invalid", "--insecure"), 2, "cannot listen on no.such.host"),
         (("--set", "k=3"), 2, "k"),
-        (("--model", "nowhere"), 1, "nowhere"),
-        (("--model", "7"), 1, "7"),
-        (("--model", "nowhere", "--workers", "2"), 1, "nowhere"),
+        (("--model", "nowhere"), 2, "nowhere"),
+        (("--model", "7"), 1, "there is no tracking store at"),
+        (("--model", "nowhere", "--workers", "2"), 2, "nowhere"),
     ],
 )
 def test_what_cannot_be_is_one_line(tmp_path, arguments, code, reason):

@@ -60,6 +60,8 @@ def stored_version(home: Home, config: TrackingConfig, name: str) -> tuple[str, 
                 number = store.execute(alias, (model, name)).fetchone() or ("",)
             row = store.execute(tag, (model, number[0], names.BUNDLE_DIGEST)).fetchone()
     except sqlite3.Error as error:
+        if not Path(path).exists():
+            raise TrackingError(f"there is no tracking store at {path}") from error
         raise TrackingError(f"{uri}: {error}") from error
     return (str(number[0]), str(row[0])) if row else None
 

@@ -135,7 +135,7 @@ class Server:
     def value(self, line):
         return value(self.metrics, line)
 
-    def wait(self, condition, seconds=30):
+    def wait(self, condition, seconds=120):
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, self.models.trouble

@@ -3,7 +3,7 @@ import threading
 import weakref
 
 import pytest
-from bundles import COUNTS, alter, mistake_labels, sign, variant
+from bundle_copies import COUNTS, alter, mistake_labels, sign, variant
 
 from xcflow.artifact import read_manifest
 from xcflow.errors import ArtifactError, TrackingError
