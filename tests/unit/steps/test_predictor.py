@@ -218,5 +218,5 @@ print(json.dumps({
 def test_a_bundle_of_another_version_is_named(model: Any, tmp_path: Path):
     shutil.copytree(model.bundle, tmp_path / "bundle")
     (tmp_path / "bundle" / "row_of_label.npy").unlink()
-    with pytest.raises(ArtifactError, match="lacks row_of_label.npy, another version"):
+    with pytest.raises(ArtifactError, match=r"lacks row_of_label\.npy, another version"):
         Predictor.load(tmp_path / "bundle", verify=False)
