@@ -188,6 +188,18 @@ def test_what_cannot_be_is_one_line(tmp_path, arguments, code, reason):
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_broken_bundle_is_one_line(tmp_path, model, workers):
+    folder = variant(model.bundle, tmp_path / "broken")
+    alter(folder)
+    arguments = ("--model", str(folder), "--workers", workers)
+    code, said = xcflow("serve", "--home", str(tmp_path), "--port", "0", *arguments)
+    assert code == 1
+    assert "was altered after it was written" in said
+    assert said.splitlines()[-1].startswith("xcflow: ")
+    assert "Traceback" not in said
+
+
 def test_a_port_that_is_taken_is_named(tmp_path, model):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
