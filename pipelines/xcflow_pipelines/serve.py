@@ -7,13 +7,14 @@ import json
 import os
 import re
 import socket
+import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from xcflow import storage
 from xcflow.config import TrackingConfig
-from xcflow.errors import ArtifactError, MissingExtraError
+from xcflow.errors import ArtifactError, MissingExtraError, XcflowError
 from xcflow.home import Home
 from xcflow.interruption import Interruption
 from xcflow.progress import log
@@ -33,6 +34,8 @@ _TASK = "XCFLOW_SERVE"
 # Holds what requests must bear; on a command line others could read it.
 TOKEN = "XCFLOW_SERVE_TOKEN"
 _GRACE_S = 30
+# How a process ends that uvicorn shall not start again.
+_NO_START = 3
 # Longer than load balancers keep theirs, which then never ask just when one is closed.
 _KEEP_ALIVE_S = 75
 _BACKLOG = 2048
@@ -129,12 +132,19 @@ def _run_several(config: uvicorn.Config, task: Task, listening: socket.socket) -
 
     with tempfile.TemporaryDirectory(prefix="xcflow-metrics-") as numbers:
         os.environ |= {_TASK: json.dumps(asdict(task)), SHARED_FOLDER: numbers}
-        Multiprocess(config, sockets=[listening]).run()
+        processes = Multiprocess(config, sockets=[listening])
+        processes.run()
+    if any(each.exitcode == _NO_START for each in processes.processes):
+        raise ArtifactError(f"{task.model}: a process could not start, as it said above")
 
 
 def application_of_environment() -> App:
-    """The application of one of several processes."""
-    return application(Task(**json.loads(os.environ[_TASK])))
+    """The application of one of several processes; where there is none, all of them end."""
+    try:
+        return application(Task(**json.loads(os.environ[_TASK])))
+    except XcflowError as error:
+        log(str(error))
+        sys.exit(_NO_START)
 
 
 def application(task: Task) -> App:

@@ -65,44 +65,34 @@ def asked(server, text):
 
 
 def test_a_server_follows_its_champion(registry, home, model, other_model, tmp_path):
-    first, second = Predictor.load(model.bundle), Predictor.load(other_model.bundle)
-    soak.registered(registry, model.bundle)
+    first, second = (ids(Predictor.load(each.bundle), TEXTS[0]) for each in (model, other_model))
+    broken = soak.register_broken(registry, model.bundle, tmp_path, 2)
+    old = soak.registered(registry, model.bundle)
     with soak.running(home.root, tmp_path / "log", *FAST) as server:
-        assert asked(server, TEXTS[0]) == ("1", ids(first, TEXTS[0]))
+        assert asked(server, TEXTS[0]) == (old, first)
 
-        soak.registered(registry, other_model.bundle)
-        server.wait_until(lambda: server.version() == "2")
-        assert asked(server, TEXTS[0]) == ("2", ids(second, TEXTS[0]))
+        new = soak.registered(registry, other_model.bundle)
+        server.wait_until(lambda: server.version() == new)
+        assert asked(server, TEXTS[0]) == (new, second)
         status, body = server.ask("POST", "/predict", {"texts": TEXTS[:1], "model": "previous"})
-        assert (status, body["model"]["version"]) == (200, "1")
+        assert (status, body["model"]["version"]) == (200, old)
 
         assert xcflow("rollback", "--reason", "a test", "--home", str(home.root))[0] == 0
-        server.wait_until(lambda: server.version() == "1")
-        assert asked(server, TEXTS[0]) == ("1", ids(first, TEXTS[0]))
+        server.wait_until(lambda: server.version() == old)
+        assert asked(server, TEXTS[0]) == (old, first)
 
-        for number, spoil in enumerate((alter, mistake_labels), 3):
-            folder = variant(other_model.bundle, tmp_path / f"broken-{number}", number=number)
-            if spoil is mistake_labels:
-                spoil(folder)
-            soak.registered(registry, folder)
-            if spoil is alter:  # the copy that the server finds, before it looks
-                registry.rollback("1", "not yet")
-                spoil(home.models / read_manifest(folder).digest)
-                server.wait_until(lambda: server.version() == "1")
-                registry.rollback(str(number), "now")
+        for count, number in enumerate(broken, 1):
+            registry.rollback(number, "a broken one")
             server.wait_until(lambda n=number: f"version {n} is refused" in server.said())
-            assert asked(server, TEXTS[0])[0] in ("1", str(number))
-            status, body = server.ask("GET", "/v2/health/ready")
-            assert status == 200
-            registry.rollback("1", "it was broken")
-            server.wait_until(lambda: server.version() == "1")
-        assert server.value("xcflow_models_refused_total") >= 2
+            assert asked(server, TEXTS[0]) == (old, first)
+            assert server.ask("GET", "/v2/health/ready")[0] == 200
+            assert server.value("xcflow_models_refused_total") == count
 
         with soak.moved_away(home.database):
             server.wait_until(lambda: server.value("xcflow_registry_errors_total") > 0)
-            assert asked(server, TEXTS[0]) == ("1", ids(first, TEXTS[0]))
-        registry.rollback("2", "it is back")
-        server.wait_until(lambda: server.version() == "2")
+            assert asked(server, TEXTS[0]) == (old, first)
+        registry.rollback(new, "it is back")
+        server.wait_until(lambda: server.version() == new)
 
 
 def test_what_was_accepted_is_answered_before_the_end(model, tmp_path):
@@ -188,6 +178,18 @@ def test_what_cannot_be_is_one_line(tmp_path, arguments, code, reason):
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_broken_bundle_is_one_line(tmp_path, model, workers):
+    folder = variant(model.bundle, tmp_path / "broken")
+    alter(folder)
+    arguments = ("--model", str(folder), "--workers", workers)
+    code, said = xcflow("serve", "--home", str(tmp_path), "--port", "0", *arguments)
+    assert code == 1
+    assert "was altered after it was written" in said
+    assert said.splitlines()[-1].startswith("xcflow: ")
+    assert "Traceback" not in said
+
+
 def test_a_port_that_is_taken_is_named(tmp_path, model):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -256,4 +258,3 @@ def test_two_minutes_of_load_while_everything_moves(registry, home, model, other
         shown = [line for line in text.splitlines() if line.startswith("xcflow_model{")]
         assert sum(float(line.rpartition(" ")[2]) for line in shown) == 1
         assert server.stop() == 0
-    print(json.dumps(report.__dict__))
