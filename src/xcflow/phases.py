@@ -62,11 +62,15 @@ class Clock:
         self._charge()
         self._path = self._path[:-1]
 
-    def times(self) -> StepTimes:
-        """What was measured until now."""
+    def phases(self) -> dict[str, float]:
+        """The seconds of each phase until now."""
         self._charge()
-        named = {"/".join(path) or OTHER: s for path, s in self._seconds.items()}
-        return StepTimes(self._since - self._start, named, peak_memory_mb())
+        return {"/".join(path) or OTHER: s for path, s in self._seconds.items()}
+
+    def times(self) -> StepTimes:
+        """What was measured until now, memory too, which takes the system up to a millisecond."""
+        phases = self.phases()
+        return StepTimes(self._since - self._start, phases, peak_memory_mb())
 
     def _charge(self) -> None:
         now = time.perf_counter()

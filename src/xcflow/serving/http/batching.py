@@ -154,7 +154,7 @@ class Batcher(Generic[Q, A]):
         now = time.perf_counter()
         with timed() as clock:
             answers = self._answers([each.question for each in batch])
-        phases = {k: v for k, v in clock.times().phases.items() if k != OTHER}
+        phases = {k: v for k, v in clock.phases().items() if k != OTHER}
         self._seconds += (time.perf_counter() - now - self._seconds) / _REMEMBERED
         self._metrics.batches.observe(len(batch))
         self._metrics.timed({"waiting": now - batch[0].since, **phases})
