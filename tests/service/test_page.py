@@ -1,7 +1,6 @@
 """The page of a server in a real browser, driven through the DevTools protocol."""
 
 import base64
-import importlib.util
 import itertools
 import json
 import shutil
@@ -10,7 +9,6 @@ import subprocess
 import threading
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
@@ -21,7 +19,6 @@ import websocket
 from PIL import Image, ImageStat
 
 from xcflow.artifact import read_manifest
-from xcflow.config import Config
 from xcflow.serving.bundle import KIND
 from xcflow.serving.http.app import create_app
 from xcflow.serving.http.metrics import Metrics
@@ -29,7 +26,6 @@ from xcflow.serving.http.models import Models, Wanted
 from xcflow.serving.http.settings import ServerSettings
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-UNIT = Path(__file__).parents[1] / "unit"
 HOSTILE = "<img src=x onerror=alert(1)>"
 NAMES = {f"l{i}": name for i, name in enumerate(["amber", "black", "coral", "denim", "ebony"])}
 NAMES |= {"'\"><script>alert(2)</script>": HOSTILE}
@@ -41,14 +37,6 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.skipif(BROWSER is None, reason="no Chromium: apt-get install chromium"),
 ]
-
-
-def helpers(path):
-    """What another folder's tests make their models with."""
-    spec = importlib.util.spec_from_file_location(path.parent.name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Browser:
@@ -150,11 +138,8 @@ def until(asked, seconds, what=""):
 
 
 @pytest.fixture(scope="module")
-def bundles(tmp_path_factory):
+def bundles(tmp_path_factory, write_catalogue, configure, train_model):
     """The bundles of two models of colours, of which one label's name and id are hostile."""
-    pretrained = helpers(UNIT / "conftest.py").make_pretrained
-    steps = helpers(UNIT / "steps" / "conftest.py")
-    folder = tmp_path_factory.mktemp("models")
     rng = np.random.default_rng(4)
 
     def document(name):
@@ -162,32 +147,19 @@ def bundles(tmp_path_factory):
         text = " ".join([NAMES[label] for label in own] + rng.choice(list("wxyz"), 2).tolist())
         return {"id": name, "text": text, "labels": own}
 
-    catalogue = steps.write_catalogue(
-        folder / "colours",
+    catalogue = write_catalogue(
+        tmp_path_factory.mktemp("catalogue") / "colours",
         [{"id": label, "text": name} for label, name in NAMES.items()],
         [document(f"d{i}") for i in range(60)],
         [{**document("t0"), "text": f"coral {HOSTILE}"}, *(document(f"t{i}") for i in range(1, 6))],
     )
-    encoder = {"model": str(pretrained(folder / "pretrained")), "bf16": "off"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XCFLOW_HOME", str(folder / "home"))
-        return {
-            alias: steps.run_chain(catalogue, folder / alias, _config(encoder, rate), {}).bundle
-            for alias, rate in (("champion", 0.05), ("previous", 0.001))
-        }
-
-
-def _config(encoder, rate):
-    return Config.from_dict(
-        {
-            "run": {"threads": 1},
-            "data": {"catalogue_word_min_count": 1},
-            "encoder": encoder,
-            "module_one": {"epochs": 6, "batch_size": 20, "learning_rate": rate},
-            "module_two": {"epochs": 3, "batch_size": 20},
-            "fusion": {"steps": 20},
-        }
-    )
+    rates = {"champion": 0.05, "previous": 0.001}
+    return {
+        alias: train_model(
+            catalogue, configure(module_one={"epochs": 6, "learning_rate": rate})
+        ).bundle
+        for alias, rate in rates.items()
+    }
 
 
 class Bundles:
