@@ -274,32 +274,34 @@ def _add_protocol_routes(
         return ready()
 
     @app.get("/v2/models/{model}/ready", responses={**absent, **unready})
-    @app.get("/v2/models/{model}/versions/{version}/ready", responses={**absent, **unready})
-    async def model_ready(model: str, version: str = "") -> Response:
+    async def model_ready(model: str) -> Response:
         """Whether a model is."""
+        known(model)
+        return ready()
+
+    @app.get("/v2/models/{model}/versions/{version}/ready", responses={**absent, **unready})
+    async def version_ready(model: str, version: str) -> Response:
+        """Whether a version of a model is."""
         known(model, version)
         return ready()
 
-    @app.get("/v2/models/{model}", responses=absent)
-    @app.get("/v2/models/{model}/versions/{version}", responses=absent)
-    async def metadata(model: str, version: str = "") -> dict[str, Any]:
-        """Inputs and outputs of a model."""
-        known(model, version)
+    def metadata() -> dict[str, Any]:
         served = models.current
         return protocol.metadata(name, [served.version] if served else [])
 
-    answered: dict[str, Any] = {
-        "response_model": protocol.InferResponse,
-        "responses": {**_ABSENT, **_PROBLEMS},
-    }
+    @app.get("/v2/models/{model}", responses=absent)
+    async def model_metadata(model: str) -> dict[str, Any]:
+        """Inputs and outputs of a model."""
+        known(model)
+        return metadata()
 
-    @app.post("/v2/models/{model}/infer", **answered)
-    @app.post("/v2/models/{model}/versions/{version}/infer", **answered)
-    async def infer(
-        model: str, body: protocol.InferRequest, request: Request, version: str = ""
-    ) -> Response:
-        """The labels of the texts in the tensor ``text``."""
+    @app.get("/v2/models/{model}/versions/{version}", responses=absent)
+    async def version_metadata(model: str, version: str) -> dict[str, Any]:
+        """Inputs and outputs of a version of a model."""
         known(model, version)
+        return metadata()
+
+    async def inferred(body: protocol.InferRequest, request: Request) -> Response:
         try:
             k, least = protocol.wishes_of(body)
             texts, outputs = protocol.texts_of(body), protocol.outputs_of(body)
@@ -309,6 +311,25 @@ def _add_protocol_routes(
         questions = [Question(text, served, k, least) for text in texts]
         answers = await _ask(request, batcher, questions, settings)
         return _json(protocol.response_to(body, outputs, answers, k))
+
+    answered: dict[str, Any] = {
+        "response_model": protocol.InferResponse,
+        "responses": {**_ABSENT, **_PROBLEMS},
+    }
+
+    @app.post("/v2/models/{model}/infer", **answered)
+    async def infer(model: str, body: protocol.InferRequest, request: Request) -> Response:
+        """The labels of the texts in the tensor ``text``."""
+        known(model)
+        return await inferred(body, request)
+
+    @app.post("/v2/models/{model}/versions/{version}/infer", **answered)
+    async def infer_by_version(
+        model: str, version: str, body: protocol.InferRequest, request: Request
+    ) -> Response:
+        """The same, where that version answers."""
+        known(model, version)
+        return await inferred(body, request)
 
 
 def _handle_errors(app: FastAPI, settings: ServerSettings) -> None:
