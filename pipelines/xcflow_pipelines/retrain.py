@@ -177,7 +177,10 @@ def _in_words(outcome: Mapping[str, Any]) -> str:
 def _next_commands(run: str, verdict: str) -> list[tuple[str, str]]:
     promoted, xcflow = verdict == PROMOTE, command_name()
     model = "" if promoted else f" --model {run}"
-    commands = [(f'{xcflow} predict "a text"{model}', "ask this model")]
+    commands = [
+        (f'{xcflow} predict "a text"{model}', "ask this model"),
+        (f"{xcflow} serve{model}", "over HTTP, and on a page"),
+    ]
     if not promoted:
         override = f'{xcflow} promote {run} --override --reason "..."'
         commands.append((override, "promote it all the same"))
