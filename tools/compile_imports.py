@@ -24,6 +24,8 @@ IMPORTED_LATE = (
     "mlflow.pyfunc",
     "mlflow.server.fastapi_app",
     "mlflow.store.tracking.sqlalchemy_store",
+    "onnxruntime",
+    "onnxscript",
     "pandas",
     "pyarrow.parquet",
     "pytest",
@@ -32,6 +34,8 @@ IMPORTED_LATE = (
     "sklearn.linear_model",
     "torch._dynamo",
     "transformers.models.bert.modeling_bert",
+    "uvicorn.protocols.http.httptools_impl",
+    "uvloop",
 )
 
 
