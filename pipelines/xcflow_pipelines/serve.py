@@ -181,6 +181,4 @@ def _source(task: Task) -> tuple[Source, str, str]:
     elif name not in (names.CHAMPION, names.PREVIOUS) and not name.isdigit():
         return Folder(find_bundle(home, tracking, name)), "", ""
     before = names.PREVIOUS if name == names.CHAMPION else ""
-    if name.isdigit():
-        return Registered(RegisteredModels(home, tracking)), name, ""
     return Registered(RegisteredModels(home, tracking)), name, before

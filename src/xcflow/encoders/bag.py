@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from xcflow.config import EncoderConfig
 from xcflow.encoders.base import Encoder, token_rows
 from xcflow.encoders.dropout import Dropout
+from xcflow.encoders.files import BAG
 from xcflow.encoders.phrases import Phrases
 from xcflow.encoders.vocabulary import pieces_of_new_words, pretrained_tokenizer
 from xcflow.errors import ConfigError
@@ -41,7 +42,7 @@ class BagOfEmbeddings(Encoder):
         phrases: P phrases.
     """
 
-    KIND = "bag_of_embeddings"
+    KIND = BAG
 
     def __init__(self, table: Tensor, dropout: float, phrases: Phrases | None = None) -> None:
         super().__init__()

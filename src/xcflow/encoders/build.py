@@ -18,9 +18,9 @@ from xcflow.catalogue.dataset import Dataset
 from xcflow.config import EncoderConfig
 from xcflow.encoders.bag import BagOfEmbeddings, initial_table
 from xcflow.encoders.base import Encoder
-from xcflow.encoders.files import SETTINGS, WEIGHTS, read_settings, unreadable
+from xcflow.encoders.files import SETTINGS, WEIGHTS, read_settings, tensors_of_member, unreadable
 from xcflow.encoders.phrases import PHRASE_ARRAYS, Phrases, word_tokens
-from xcflow.encoders.side_by_side import SideBySide, tensors_of_member
+from xcflow.encoders.side_by_side import SideBySide
 from xcflow.encoders.transformer import Transformer, pretrained_transformer, transformer_of
 from xcflow.errors import ArtifactError
 from xcflow.ragged import Ragged

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,11 @@ from xcflow.errors import ArtifactError
 
 SETTINGS = "encoder.json"
 WEIGHTS = "encoder.safetensors"
+# Kinds of encoders, as settings name them, that need no torch to answer by themselves.
+BAG = "bag_of_embeddings"
+SIDE_BY_SIDE = "side_by_side"
+
+T = TypeVar("T")
 
 _TYPES = {"F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?"}
 
@@ -60,3 +66,9 @@ def mapped_tensors(folder: Path) -> dict[str, NDArray[Any]]:
 def unreadable(folder: Path, error: Exception) -> ArtifactError:
     """The error of a folder without an encoder."""
     return ArtifactError(f"{folder}: holds no readable encoder: {error}")
+
+
+def tensors_of_member(tensors: Mapping[str, T], number: int) -> dict[str, T]:
+    """The part of the tensors that one of several encoders side by side gave."""
+    start = f"{number}."
+    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}

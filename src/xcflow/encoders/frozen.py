@@ -14,14 +14,17 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from xcflow.encoders.files import mapped_tensors, read_settings
+from xcflow.encoders.files import (
+    BAG,
+    SIDE_BY_SIDE,
+    mapped_tensors,
+    read_settings,
+    tensors_of_member,
+)
 from xcflow.encoders.frozen_transformer import FrozenTransformer, Precision
 from xcflow.encoders.phrases import Phrases
 from xcflow.encoders.unit import unit_rows
 from xcflow.ragged import Ragged
-
-BAG = "bag_of_embeddings"
-_SIDE_BY_SIDE = "side_by_side"
 
 
 class FrozenEncoder(Protocol):
@@ -79,8 +82,8 @@ class FrozenSideBySide:
 
     def encode(self, tokens: Ragged, *, unit: bool = True) -> NDArray[np.float32]:
         """Vectors [N, D] of N token rows, which are of norm 1 in any case."""
-        units = [member.encode(tokens) for member in self._members]
-        vectors = np.concatenate(units, axis=1) * np.float32(len(self._members) ** -0.5)
+        parts = [member.encode(tokens, unit=False) for member in self._members]
+        vectors = unit_parts(np.concatenate(parts, axis=1), self.parts)
         return unit_rows(vectors) if unit else vectors
 
 
@@ -125,11 +128,11 @@ def load_frozen(folder: Path, precision: Precision | None = None) -> FrozenEncod
             return FrozenBag(tensors)
         return FrozenTransformer(settings, folder, precision, number)
 
-    if settings["kind"] != _SIDE_BY_SIDE:
+    if settings["kind"] != SIDE_BY_SIDE:
         return frozen(settings, tensors)
     return FrozenSideBySide(
         [
-            frozen(member, _of_member(tensors, number), number)
+            frozen(member, tensors_of_member(tensors, number), number)
             for number, member in enumerate(settings["members"])
         ]
     )
@@ -145,8 +148,3 @@ def unit_parts(vectors: NDArray[np.float32], parts: tuple[int, ...]) -> NDArray[
     bounds = np.cumsum(parts)[:-1]
     units = [unit_rows(part) for part in np.split(vectors, bounds, axis=1)]
     return np.asarray(np.concatenate(units, axis=1) * len(parts) ** -0.5, np.float32)
-
-
-def _of_member(tensors: Mapping[str, NDArray[Any]], number: int) -> dict[str, NDArray[Any]]:
-    start = f"{number}."
-    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from xcflow.encoders.base import Encoder
+from xcflow.encoders.files import SIDE_BY_SIDE, tensors_of_member
 from xcflow.encoders.parts import unit_parts
 from xcflow.ragged import Ragged
 
@@ -26,7 +27,7 @@ class SideBySide(Encoder):
         members: E_1 to E_n.
     """
 
-    KIND = "side_by_side"
+    KIND = SIDE_BY_SIDE
 
     def __init__(self, members: Sequence[Encoder]) -> None:
         super().__init__()
@@ -68,9 +69,3 @@ class SideBySide(Encoder):
         """Take back what ``state`` gave."""
         for number, member in enumerate(self.members):
             member.restore(tensors_of_member(tensors, number), training=training)
-
-
-def tensors_of_member(tensors: dict[str, Tensor], number: int) -> dict[str, Tensor]:
-    """The part of ``SideBySide.state`` that one member gave."""
-    start = f"{number}."
-    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}

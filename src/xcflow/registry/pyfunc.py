@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xcflow.artifact import read_manifest
-from xcflow.encoders.frozen import BAG
+from xcflow.encoders.files import BAG
 
 _ALWAYS = ("faiss-cpu", "numpy", "scipy", "tokenizers")
 _IN_TORCH = ("safetensors", "torch", "transformers")

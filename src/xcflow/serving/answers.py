@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xcflow.serving.predictor import Predictor
 from xcflow.topk import NO_LABEL
@@ -48,10 +49,16 @@ def best_labels(
     likely = predictor.probabilities(top.scores)
     kept = (top.labels != NO_LABEL) & (likely >= min_probability)
     ids = predictor.label_ids.take(top.labels[kept])
-    scores = top.scores[kept].astype(np.float64).round(SCORE_DIGITS).tolist()
-    probabilities = likely[kept].astype(np.float64).round(PROBABILITY_DIGITS).tolist()
+    scores = rounded(top.scores[kept], SCORE_DIGITS)
+    probabilities = rounded(likely[kept], PROBABILITY_DIGITS)
     labels = (
         Label(id=label, score=score, probability=probability)
         for label, score, probability in zip(ids, scores, probabilities, strict=True)
     )
     return [list(islice(labels, count)) for count in kept.sum(axis=1).tolist()]
+
+
+def rounded(values: NDArray[np.float32], digits: int) -> list[float]:
+    """Scores or probabilities as they are shown."""
+    shown: list[float] = values.astype(np.float64).round(digits).tolist()
+    return shown

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from xcflow.serving.answers import PROBABILITY_DIGITS, SCORE_DIGITS
+from xcflow.serving.answers import PROBABILITY_DIGITS, SCORE_DIGITS, rounded
 from xcflow.serving.explanation import Explanation
 from xcflow.serving.filtering import Filter
 from xcflow.serving.http.models import Served
@@ -100,15 +100,15 @@ def _labels(predictor: Predictor, questions: Sequence[Question]) -> list[list[di
         parts = (
             predictor.label_ids.take(rows),
             predictor.label_texts.take(rows),
-            scores[shown][: question.k].tolist(),
-            probabilities[shown][: question.k].tolist(),
+            rounded(scores[shown][: question.k], SCORE_DIGITS),
+            rounded(probabilities[shown][: question.k], PROBABILITY_DIGITS),
         )
         labels: list[dict[str, Any]] = [
             {
                 "id": label,
                 "text": text,
-                "score": round(score, SCORE_DIGITS),
-                "probability": round(probability, PROBABILITY_DIGITS),
+                "score": score,
+                "probability": probability,
             }
             for label, text, score, probability in zip(*parts, strict=True)
         ]
