@@ -10,12 +10,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from xcflow.distributed.collectives import all_rows, sum_rows
+from xcflow.distributed.world import ALONE, World
+
 
 class RowTable:
     """A [R, D] table with Adam state for each row, updated only where a step looked.
 
     Bias correction counts the updates of each row, not of the table, so that a row seen for the
     first time late in training takes a step of the usual size.
+
+    Where several ranks train one table, each holds all its rows but the Adam state only of those
+    dealt to it. It adds up what the ranks have to say of these, updates them and hands them out, so
+    that all ranks hold the same values to the last bit.
 
     Attributes:
         weight: [R, D] float32 values.
@@ -24,6 +31,8 @@ class RowTable:
             memory of Adam's state, and rare rows keep the direction of their gradient).
         updates: [R] number of updates so far.
     """
+
+    STATE = ("first", "second", "updates")
 
     def __init__(
         self, weight: Tensor, *, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
@@ -34,8 +43,15 @@ class RowTable:
         self.updates = torch.zeros(len(weight))
         self._betas = (beta1, beta2)
         self._epsilon = epsilon
+        self._world = ALONE
         self._rows: Tensor | None = None
         self._leaf: Tensor | None = None
+
+    def deal_to(self, world: World) -> None:
+        """From now on, train the table together with the other ranks; before the first step."""
+        self._world = world
+        for name in self.STATE:
+            setattr(self, name, getattr(self, name)[world.rank :: world.size].clone())
 
     def gather(self, rows: Tensor) -> Tensor:
         """The leaf [U, D] of the given distinct rows, for one forward and backward pass."""
@@ -52,7 +68,19 @@ class RowTable:
         """
         if self._leaf is None or self._rows is None or self._leaf.grad is None:
             raise RuntimeError("step without gather and backward")
-        rows, gradient = self._rows, self._leaf.grad
+        rows, changed, gradient = self._rows, self._leaf.detach(), self._leaf.grad
+        self._leaf = self._rows = None
+        if self._world.alone:
+            self._update(rows, changed, gradient, rate)
+        else:
+            rows, gradient = sum_rows(self._world, rows, gradient)
+            changed = self.weight.index_select(0, rows)
+            self._update(rows // self._world.size, changed, gradient, rate)
+            rows, changed = all_rows(self._world, rows, changed)
+        self.weight.index_copy_(0, rows, changed)
+
+    def _update(self, rows: Tensor, values: Tensor, gradient: Tensor, rate: float) -> None:
+        """Update values [U, D] in place; ``rows`` is where their state stands."""
         beta1, beta2 = self._betas
         updates = self.updates[rows] + 1.0
         # Whole rows are copied by index_select and index_copy, value by value by plain indexing.
@@ -61,23 +89,18 @@ class RowTable:
         second = self.second[rows].lerp_(mean_square, 1.0 - beta2)
         scale = second.div(1.0 - beta2**updates).sqrt_().add_(self._epsilon)
         scale = rate / (scale * (1.0 - beta1**updates))
-        changed = self._leaf.detach().addcmul_(first, scale[:, None], value=-1.0)
-        self.weight.index_copy_(0, rows, changed)
+        values.addcmul_(first, scale[:, None], value=-1.0)
         self.first.index_copy_(0, rows, first)
         self.second[rows] = second
         self.updates[rows] = updates
-        self._leaf = self._rows = None
 
     def tensors(self, prefix: str) -> dict[str, Tensor]:
         """Everything that a checkpoint must hold, under names that start with ``prefix``."""
-        return {
-            f"{prefix}.weight": self.weight,
-            f"{prefix}.first": self.first,
-            f"{prefix}.second": self.second,
-            f"{prefix}.updates": self.updates,
-        }
+        return {f"{prefix}.{name}": getattr(self, name) for name in ("weight", *self.STATE)}
 
     def restore(self, prefix: str, tensors: dict[str, Tensor]) -> None:
-        """Take back what ``tensors`` gave."""
-        for name in ("weight", "first", "second", "updates"):
-            getattr(self, name).copy_(tensors[f"{prefix}.{name}"])
+        """Take back what ``tensors`` gave, or the ranks together."""
+        self.weight.copy_(tensors[f"{prefix}.weight"])
+        for name in self.STATE:
+            whole = tensors[f"{prefix}.{name}"]
+            getattr(self, name).copy_(whole[self._world.rank :: self._world.size])

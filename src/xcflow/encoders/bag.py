@@ -70,6 +70,10 @@ class BagOfEmbeddings(Encoder):
         out: Tensor = self.dropout(vectors + self.residual(torch.relu(vectors)))
         return out
 
+    def tables(self) -> dict[str, RowTable]:
+        """The one of tokens and phrases."""
+        return {"encoder.table": self.table}
+
     def sparse_step(self, rate: float) -> None:
         """Update the token rows of the last batch."""
         self.table.step(rate)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from xcflow.ragged import Ragged
+from xcflow.row_table import RowTable
 
 ENCODE_ROWS = 4096
 
@@ -39,6 +40,10 @@ class Encoder(nn.Module, ABC):
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """Dense weights that come from pre-training; they learn at a rate of their own."""
         return []
+
+    def tables(self) -> dict[str, RowTable]:
+        """What the encoder trains outside autograd's parameters, by its name in ``state``."""
+        return {}
 
     @abstractmethod
     def sparse_step(self, rate: float) -> None:

@@ -18,6 +18,7 @@ from xcflow.encoders.base import Encoder
 from xcflow.encoders.files import SIDE_BY_SIDE, tensors_of_member
 from xcflow.encoders.parts import unit_parts
 from xcflow.ragged import Ragged
+from xcflow.row_table import RowTable
 
 
 class SideBySide(Encoder):
@@ -47,6 +48,14 @@ class SideBySide(Encoder):
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """Those of all members."""
         return [p for member in self.members for p in member.pretrained_parameters()]
+
+    def tables(self) -> dict[str, RowTable]:
+        """Those of all members."""
+        return {
+            f"{number}.{name}": table
+            for number, member in enumerate(self.members)
+            for name, table in member.tables().items()
+        }
 
     def sparse_step(self, rate: float) -> None:
         """Update the members' token tables."""

@@ -30,7 +30,7 @@ SUMMARY = "summary"
 # Steps whose outputs ``record_run`` gets, in the order in which it gets them.
 RECORDED = tuple(name for name in STEPS if name != "promote_model")
 # Sections that say where a run goes, not what it is.
-_NOT_RECORDED = ("tracking", "resources")
+_NOT_RECORDED = ("tracking", "resources", "distributed")
 
 
 def open_run(

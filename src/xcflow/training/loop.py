@@ -6,6 +6,7 @@ checkpoint takes the same choices as one that was never interrupted.
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,7 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xcflow.interruption import held_back
+from xcflow.distributed.collectives import agreed, total
+from xcflow.distributed.world import ALONE, World
+from xcflow.errors import StorageError
+from xcflow.interruption import Interruption, held_back
 from xcflow.phases import phase
 from xcflow.progress import log, progress
 from xcflow.training.checkpoint import Checkpoint
@@ -30,7 +34,11 @@ class Trainee(Protocol):
         """The order of the documents in an epoch."""
 
     def step(self, rows: NDArray[np.int64], rate: float, rng: np.random.Generator) -> float:
-        """Learn from a batch of documents at ``rate`` times the peak rates; returns the loss."""
+        """Learn from a batch of documents at ``rate`` times the peak rates.
+
+        Returns:
+            The loss; of several ranks, what this one adds to it.
+        """
 
     def validate(self) -> dict[str, float]:
         """Metrics on the validation split."""
@@ -38,8 +46,11 @@ class Trainee(Protocol):
     def state(self, *, training: bool) -> dict[str, Tensor]:
         """The tensors of the model, and with ``training`` all that the next step depends on."""
 
+    def dealt(self) -> dict[str, int]:
+        """Tensors of the state of which each rank holds the rows dealt to it -> rows of all."""
+
     def restore(self, tensors: dict[str, Tensor], *, training: bool) -> None:
-        """Take back what ``state`` gave."""
+        """Take back what ``state`` gave, or the ranks together."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,9 @@ class Progress:
         self.series.setdefault(name, []).append([at, value])
 
 
-def train(trainee: Trainee, documents: int, plan: Plan, checkpoint: Checkpoint) -> dict[str, Any]:
+def train(
+    trainee: Trainee, documents: int, plan: Plan, checkpoint: Checkpoint, world: World = ALONE
+) -> dict[str, Any]:
     """Train until the plan ends or validation stops improving, and leave the best state.
 
     Args:
@@ -101,16 +114,21 @@ def train(trainee: Trainee, documents: int, plan: Plan, checkpoint: Checkpoint) 
         documents: Number of training documents.
         plan: How long.
         checkpoint: Where to save and from where to go on.
+        world: Ranks that train together, each of which calls this.
 
     Returns:
         The history: ``series`` (curves), ``best_epoch``, ``epochs`` (run).
+
+    Raises:
+        StorageError: The ranks do not see the same checkpoint.
     """
     now = Progress()
     order: NDArray[np.int64] | None = None
     saved = checkpoint.load()
+    _require_same(world, saved)
     if saved is None:
         _validate(trainee, now, plan, epoch=-1)
-        checkpoint.keep(trainee.state(training=False), now.best_epoch)
+        checkpoint.keep(trainee.state(training=False), now.best_epoch, trainee.dealt())
     else:
         tensors, state = saved
         now = Progress(**state)
@@ -122,12 +140,12 @@ def train(trainee: Trainee, documents: int, plan: Plan, checkpoint: Checkpoint) 
         if order is None:
             with phase("order"):
                 order = trainee.order(now.epoch)
-        _run_epoch(trainee, documents, plan, checkpoint, now, order)
+        _run_epoch(trainee, documents, plan, checkpoint, now, order, world)
         order = None
         if _validate(trainee, now, plan, now.epoch):
-            checkpoint.keep(trainee.state(training=False), now.epoch)
+            checkpoint.keep(trainee.state(training=False), now.epoch, trainee.dealt())
         now.epoch, now.step = now.epoch + 1, 0
-        if checkpoint.due():
+        if any(total(world, world.first and checkpoint.due())):
             _save(trainee, checkpoint, now, None)
     if now.best_epoch != now.epoch - 1:
         trainee.restore(checkpoint.kept(now.best_epoch), training=False)
@@ -141,27 +159,37 @@ def _run_epoch(
     checkpoint: Checkpoint,
     now: Progress,
     order: NDArray[np.int64],
+    world: World,
 ) -> None:
     steps = -(-documents // plan.batch_size)
     title = f"{plan.title}, epoch {now.epoch + 1} of {plan.epochs}"
+    stop = 0.0
     # A step changes the model in many places, so it is not broken into: an interruption takes
-    # effect between two steps, after the state is saved.
-    with held_back() as interrupted, progress(title, documents, "documents") as advance:
-        while now.step < steps and not interrupted():
+    # effect between two steps, after the state is saved. Ranks do so after the same step, whichever
+    # of them heard of it, and however often.
+    with (
+        held_back(once=world.alone) as interrupted,
+        progress(title, documents, "documents") as advance,
+    ):
+        while now.step < steps and not stop:
             rows = order[now.step * documents // steps : (now.step + 1) * documents // steps]
             rng = np.random.default_rng([plan.seed, now.epoch, now.step])
             torch.manual_seed(int(rng.integers(2**62)))
             at = now.epoch * steps + now.step
             with phase("batches"):
                 loss = trainee.step(rows, plan.rate(at, plan.epochs * steps), rng)
+            due = world.first and checkpoint.due()
+            loss, stop, save = total(world, loss, interrupted(), due)
             now.recent.append(loss)
             now.step += 1
             if now.step == steps or len(now.recent) >= max(1, steps // _LOSS_POINTS):
                 now.point("train/loss", at + 1, float(np.mean(now.recent)))
                 now.recent.clear()
             advance(len(rows), f"loss {loss:.4f}")
-            if checkpoint.due() or interrupted():
+            if save or stop:
                 _save(trainee, checkpoint, now, order)
+    if stop:  # another rank was told
+        raise Interruption(signal.SIGTERM)
 
 
 def _validate(trainee: Trainee, now: Progress, plan: Plan, epoch: int) -> bool:
@@ -187,8 +215,19 @@ def _save(
     tensors = {f"now.{name}": value for name, value in trainee.state(training=True).items()}
     if order is not None:
         tensors["order"] = torch.from_numpy(order)
+    dealt = {f"now.{name}": rows for name, rows in trainee.dealt().items()}
     with phase("checkpoint"):
-        checkpoint.save(tensors, dict(now.__dict__))
+        checkpoint.save(tensors, dict(now.__dict__), dealt)
+
+
+def _require_same(world: World, saved: tuple[dict[str, Tensor], dict[str, Any]] | None) -> None:
+    """All ranks must go on from the same state."""
+    place = (-1.0, -1.0) if saved is None else (saved[1]["epoch"], saved[1]["step"])
+    if not agreed(world, place):
+        raise StorageError(
+            "ranks see different checkpoints: those on several machines need one home, on a volume "
+            "that they share"
+        )
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
