@@ -99,8 +99,6 @@ class RowTable:
         return {f"{prefix}.{name}": getattr(self, name) for name in ("weight", *self.STATE)}
 
     def restore(self, prefix: str, tensors: dict[str, Tensor]) -> None:
-        """Take back what ``tensors`` gave, or the ranks together."""
-        self.weight.copy_(tensors[f"{prefix}.weight"])
-        for name in self.STATE:
-            whole = tensors[f"{prefix}.{name}"]
-            getattr(self, name).copy_(whole[self._world.rank :: self._world.size])
+        """Take back what ``tensors`` gave."""
+        for name in ("weight", *self.STATE):
+            getattr(self, name).copy_(tensors[f"{prefix}.{name}"])

@@ -9,7 +9,7 @@ passes add up: the gradient of what a rank gave to all is the sum of what all ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xcflow.distributed.world import World
+
+_NOTHING = torch.empty(0, dtype=torch.uint8)
 
 
 def total(world: World, *values: float) -> tuple[float, ...]:
@@ -39,6 +41,42 @@ def order_of_first(
     order = torch.from_numpy(make()) if world.first else torch.empty(documents, dtype=torch.int64)
     ranks.broadcast(order, src=0)
     return order.numpy()
+
+
+def text_of_first(world: World, text: str) -> str:
+    """The first rank's text."""
+    if world.alone:
+        return text
+    content = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if text else _NOTHING
+    size = torch.tensor([len(content)])
+    ranks.broadcast(size, src=0)
+    if not world.first:
+        content = torch.empty(int(size), dtype=torch.uint8)
+    ranks.broadcast(content, src=0)
+    return content.numpy().tobytes().decode()
+
+
+def rows_of_first(world: World, rows: Tensor, *, dealt: bool, block: int = 16_384) -> Tensor:
+    """The first rank's rows: all of them, or those that are dealt to each rank.
+
+    Args:
+        world: The ranks.
+        rows: The others bring a tensor of the same shape and type, which is not looked at.
+        dealt: Whether each rank gets its own rows alone.
+        block: Rows sent at a time.
+    """
+    if world.alone:
+        return rows
+    size = max(1, block // world.size) * world.size
+    step = world.size if dealt else 1
+    own = rows.new_empty(len(rows[world.rank :: step] if dealt else rows), *rows.shape[1:])
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        part = part.contiguous() if world.first else torch.empty(part.shape, dtype=part.dtype)
+        ranks.broadcast(part.view(-1).view(torch.uint8), src=0)
+        mine = part[world.rank :: step] if dealt else part
+        own[start // step :][: len(mine)] = mine
+    return own
 
 
 def stacked(world: World, tensor: Tensor) -> Tensor:
@@ -157,9 +195,3 @@ class _Stacked(torch.autograd.Function):
         received = torch.empty_like(gradient, memory_format=torch.contiguous_format)
         ranks.all_to_all_single(received, gradient.contiguous())
         return None, received.sum(0)
-
-
-def agreed(world: World, values: Sequence[float]) -> bool:
-    """Whether all ranks bring the same values."""
-    mine = torch.tensor(values, dtype=torch.float64)
-    return world.alone or bool((stacked(world, mine) == mine).all())

@@ -1,6 +1,7 @@
 """States from which a killed training loop goes on.
 
-Of several ranks the first writes them, for all; each reads what it needs, from the same folder.
+Of several ranks the first one alone writes and reads them, for all: ranks on other machines need
+not see its disk.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -18,11 +19,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from xcflow.disk import claimed, replace_file, writable
+from xcflow.distributed.collectives import text_of_first
 from xcflow.distributed.world import ALONE, World
 from xcflow.errors import BusyError, StorageError
 from xcflow.home import Home
 from xcflow.progress import log
-from xcflow.training.tensor_file import write_tensors
+from xcflow.training.tensor_file import tensors_of_first, write_tensors
 
 _STATE = "state.safetensors"
 _MAX_SHARE = 0.1  # of the time goes into saving; large states are saved less often
@@ -131,22 +133,29 @@ class Checkpoint:
             self._unwritten = {name: tensor.clone() for name, tensor in tensors.items()}
             self._complain(error)
 
-    def kept(self, epoch: int) -> dict[str, Tensor]:
+    def kept(self, epoch: int, dealt: Collection[str] = ()) -> dict[str, Tensor]:
         """The model that ``keep`` got, memory-mapped where it was written.
+
+        Args:
+            epoch: Whose.
+            dealt: Names of tensors of which each rank gets its rows.
 
         Raises:
             StorageError: It cannot be read.
         """
+        kept = self._read_kept(epoch) if self._world.first else {}
+        return tensors_of_first(self._world, kept, dealt)
+
+    def _read_kept(self, epoch: int) -> dict[str, Tensor]:
         path = self._folder / _best(epoch)
         if path == self._kept and self._unwritten is not None:
             return self._unwritten
         try:
             return load_file(path)
         except (OSError, SafetensorError) as error:
-            advice = f"remove {self._folder} and start again"
-            if not self._world.first:
-                advice = "ranks on several machines need one home, on a volume that they share"
-            raise StorageError(f"{path}: cannot be read ({error}): {advice}") from error
+            raise StorageError(
+                f"{path}: cannot be read ({error}): remove {self._folder} and start again"
+            ) from error
 
     def _write(
         self,
@@ -173,11 +182,20 @@ class Checkpoint:
             log(f"warning: {error}; training goes on without a newer checkpoint")
         self._complained = True
 
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    def load(self, dealt: Collection[str] = ()) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The saved tensors and state, or None where there is none that can be read.
 
-        The tensors are memory-mapped.
+        Args:
+            dealt: Names of tensors of which each rank gets its rows. In a world of one the tensors
+                are memory-mapped.
         """
+        saved = self._load() if self._world.first else None
+        text = text_of_first(self._world, json.dumps(saved and saved[1]))
+        if (state := json.loads(text)) is None:
+            return None
+        return tensors_of_first(self._world, saved[0] if saved else {}, dealt), state
+
+    def _load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         path = self._folder / _STATE
         if not path.is_file():
             return None

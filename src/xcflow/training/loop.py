@@ -7,23 +7,24 @@ checkpoint takes the same choices as one that was never interrupted.
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xcflow.distributed.collectives import agreed, total
+from xcflow.distributed.collectives import total
 from xcflow.distributed.world import ALONE, World
-from xcflow.errors import StorageError
 from xcflow.interruption import Interruption, held_back
 from xcflow.phases import phase
 from xcflow.progress import log, progress
 from xcflow.training.checkpoint import Checkpoint
 from xcflow.training.validation import SELECTION, in_points
 
+T = TypeVar("T")
 _LOSS_POINTS = 20  # points of the loss curve in an epoch
 
 
@@ -50,7 +51,7 @@ class Trainee(Protocol):
         """Tensors of the state of which each rank holds the rows dealt to it -> rows of all."""
 
     def restore(self, tensors: dict[str, Tensor], *, training: bool) -> None:
-        """Take back what ``state`` gave, or the ranks together."""
+        """Take back what ``state`` gave."""
 
 
 @dataclass(frozen=True)
@@ -118,14 +119,10 @@ def train(
 
     Returns:
         The history: ``series`` (curves), ``best_epoch``, ``epochs`` (run).
-
-    Raises:
-        StorageError: The ranks do not see the same checkpoint.
     """
     now = Progress()
     order: NDArray[np.int64] | None = None
-    saved = checkpoint.load()
-    _require_same(world, saved)
+    saved = checkpoint.load(_of_now(trainee.dealt()))
     if saved is None:
         _validate(trainee, now, plan, epoch=-1)
         checkpoint.keep(trainee.state(training=False), now.best_epoch, trainee.dealt())
@@ -148,7 +145,7 @@ def train(
         if any(total(world, world.first and checkpoint.due())):
             _save(trainee, checkpoint, now, None)
     if now.best_epoch != now.epoch - 1:
-        trainee.restore(checkpoint.kept(now.best_epoch), training=False)
+        trainee.restore(checkpoint.kept(now.best_epoch, trainee.dealt()), training=False)
     return {"series": now.series, "best_epoch": now.best_epoch, "epochs": now.epoch}
 
 
@@ -212,22 +209,16 @@ def _save(
     now: Progress,
     order: NDArray[np.int64] | None,
 ) -> None:
-    tensors = {f"now.{name}": value for name, value in trainee.state(training=True).items()}
+    tensors = _of_now(trainee.state(training=True))
     if order is not None:
         tensors["order"] = torch.from_numpy(order)
-    dealt = {f"now.{name}": rows for name, rows in trainee.dealt().items()}
     with phase("checkpoint"):
-        checkpoint.save(tensors, dict(now.__dict__), dealt)
+        checkpoint.save(tensors, dict(now.__dict__), _of_now(trainee.dealt()))
 
 
-def _require_same(world: World, saved: tuple[dict[str, Tensor], dict[str, Any]] | None) -> None:
-    """All ranks must go on from the same state."""
-    place = (-1.0, -1.0) if saved is None else (saved[1]["epoch"], saved[1]["step"])
-    if not agreed(world, place):
-        raise StorageError(
-            "ranks see different checkpoints: those on several machines need one home, on a volume "
-            "that they share"
-        )
+def _of_now(named: Mapping[str, T]) -> dict[str, T]:
+    """The same by the names that a checkpoint has beside those of the best epoch."""
+    return {f"now.{name}": value for name, value in named.items()}
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

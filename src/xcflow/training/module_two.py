@@ -198,13 +198,8 @@ class ModuleTwo:
 
     def restore(self, tensors: dict[str, Tensor], *, training: bool) -> None:
         """Take back what ``state`` gave."""
-        own = {
-            name: tensors[name][self._world.rank :: self._world.size]
-            for name in self.dealt()
-            if name in tensors
-        }
         if training:
-            self.table.restore("classifier", own)
+            self.table.restore("classifier", tensors)
             self._mined = tensors["mined"].numpy()
         else:
-            self.table.weight.copy_(own["classifier.weight"])
+            self.table.weight.copy_(tensors["classifier.weight"])

@@ -1,7 +1,8 @@
 """Tensor files (safetensors) of tensors whose rows are dealt to ranks.
 
-The first rank writes them, block by block as the rows come in, so that it never holds them all. The
-file looks as if one process had written it: any number of ranks can go on from it.
+The first rank writes them, block by block as the rows come in, so that it never holds them all, and
+hands out what it reads in the same way. The file looks as if one process had written it: any number
+of ranks can go on from it.
 
 Format: the length of the header as 8 bytes, little-endian; the header, JSON of each tensor's type,
 shape and place; the tensors' bytes end to end (github.com/huggingface/safetensors).
@@ -10,7 +11,7 @@ shape and place; the tensors' bytes end to end (github.com/huggingface/safetenso
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from xcflow.distributed.collectives import blocks_at_first
+from xcflow.distributed.collectives import blocks_at_first, rows_of_first, text_of_first
 from xcflow.distributed.world import World
 
 _TYPES = {
@@ -73,6 +74,31 @@ def write_tensors(
     finally:
         for _ in blocks:  # where writing failed, too: the others send what they have
             pass
+
+
+def tensors_of_first(
+    world: World, tensors: Mapping[str, Tensor], dealt: Collection[str]
+) -> dict[str, Tensor]:
+    """What the first rank read from a file; of dealt tensors each rank gets its own rows.
+
+    Args:
+        world: The ranks.
+        tensors: Whole tensors, possibly memory-mapped; read at the first rank alone.
+        dealt: Names of tensors whose rows are dealt to the ranks.
+    """
+    if world.alone:
+        return dict(tensors)
+    shapes = {name: (_TYPES[t.dtype], list(t.shape)) for name, t in tensors.items()}
+    types = {name: dtype for dtype, name in _TYPES.items()}
+    out = {}
+    for name, (kind, shape) in json.loads(text_of_first(world, json.dumps(shapes))).items():
+        # Memory that is never written to is not taken.
+        rows = tensors[name] if world.first else torch.empty(shape, dtype=types[kind])
+        flat = rows.reshape(1, 1) if rows.ndim == 0 else rows
+        out[name] = rows_of_first(world, flat, dealt=name in dealt).reshape(
+            (-1, *shape[1:]) if shape else ()
+        )
+    return out
 
 
 def _blocks(tensor: Tensor, rows: int | None, world: World) -> Iterator[Tensor]:

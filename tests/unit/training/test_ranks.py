@@ -97,3 +97,66 @@ def test_ranks_learn_what_one_process_learns(
     alone, found = learned(ALONE), run_ranks(size, learned)
     for name in names:
         assert_close(found[0][name], alone[name])
+
+
+class KilledError(Exception):
+    """Stands for the end of the processes."""
+
+
+class Killed:
+    """A trainee that dies before a certain step."""
+
+    def __init__(self, trainee: Trainee, steps: int) -> None:
+        self._trainee = trainee
+        self._left = steps
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "step":
+            self._left -= 1
+            if self._left < 0:
+                raise KilledError
+        return getattr(self._trainee, name)
+
+
+@pytest.mark.parametrize("name", ["both", "mined"])
+def test_another_number_of_ranks_goes_on_from_a_checkpoint(
+    home: Path, run_ranks: Callable[..., list[Any]], make: Callable[..., Trainee], name: str
+):
+    """Three begin, two go on, and one ends it, in the middle of epochs and after a best one."""
+    plan = Plan("testing", 3, 9, 2, 99, seed=3)
+
+    def learn(world: World, key: str, steps: int) -> dict[str, Any]:
+        checkpoint = Checkpoint("ranks", key, 0.0, world)
+        trainee = make(name, world)
+        history = train(Killed(trainee, steps), DOCUMENTS, plan, checkpoint, world)
+        return {"history": history, "state": whole(trainee, world)}
+
+    def killed(world: World, steps: int) -> str:
+        with pytest.raises(KilledError):
+            learn(world, "moved", steps)
+        return "killed"
+
+    assert run_ranks(3, lambda world: killed(world, 6)) == 3 * ["killed"]
+    assert run_ranks(2, lambda world: killed(world, 4)) == 2 * ["killed"]
+    assert_close(learn(ALONE, "moved", 2), learn(ALONE, "undisturbed", 12))
+
+
+def test_a_checkpoint_of_ranks_is_that_of_one_process(
+    home: Path, run_ranks: Callable[..., list[Any]], make: Callable[..., Trainee]
+):
+    """Which holds their memory: the first one need not be able to hold all."""
+
+    def save(world: World) -> None:
+        trainee = make("both", world)
+        checkpoint = Checkpoint("ranks", str(world.size), 0.0, world)
+        checkpoint.save(trainee.state(training=True), {"step": 4}, trainee.dealt())
+
+    run_ranks(3, save)
+    save(ALONE)
+    (mine, state), (theirs, other) = (
+        Checkpoint("ranks", key, 0.0).load() or ({}, {}) for key in ("1", "3")
+    )
+    assert state == other == {"step": 4}
+    assert set(mine) == set(theirs)
+    for key, tensor in mine.items():
+        np.testing.assert_array_equal(theirs[key].numpy(), tensor.numpy(), err_msg=key)
