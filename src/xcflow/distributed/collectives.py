@@ -9,8 +9,8 @@ passes add up: the gradient of what a rank gave to all is the sum of what all ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,20 @@ from torch import Tensor, nn
 
 from xcflow.distributed.world import World
 
+BLOCK = 16_384  # rows that are sent at a time
 _NOTHING = torch.empty(0, dtype=torch.uint8)
+
+
+class Dealt(NamedTuple):
+    """How a tensor is dealt to the ranks.
+
+    Attributes:
+        axis: 0 for rows (like cards), 1 for columns (in blocks).
+        size: Rows or columns that there are.
+    """
+
+    axis: int
+    size: int
 
 
 def total(world: World, *values: float) -> tuple[float, ...]:
@@ -30,6 +43,13 @@ def total(world: World, *values: float) -> tuple[float, ...]:
     sums = torch.tensor(values, dtype=torch.float64)
     ranks.all_reduce(sums)
     return tuple(sums.tolist())
+
+
+def sum_of_ranks(world: World, values: Tensor) -> Tensor:
+    """Values of one shape added up over the ranks, in place."""
+    if not world.alone:
+        ranks.all_reduce(values)
+    return values
 
 
 def order_of_first(
@@ -56,27 +76,28 @@ def text_of_first(world: World, text: str) -> str:
     return content.numpy().tobytes().decode()
 
 
-def rows_of_first(world: World, rows: Tensor, *, dealt: bool, block: int = 16_384) -> Tensor:
-    """The first rank's rows: all of them, or those that are dealt to each rank.
+def part_of_first(world: World, whole: Tensor, dealt: Dealt | None, block: int = BLOCK) -> Tensor:
+    """The first rank's tensor: all of it, or what is dealt to each rank.
 
     Args:
         world: The ranks.
-        rows: The others bring a tensor of the same shape and type, which is not looked at.
-        dealt: Whether each rank gets its own rows alone.
+        whole: The others bring a tensor of the same shape and type, which is not looked at.
+        dealt: How it is dealt to them.
         block: Rows sent at a time.
     """
     if world.alone:
-        return rows
-    size = max(1, block // world.size) * world.size
-    step = world.size if dealt else 1
-    own = rows.new_empty(len(rows[world.rank :: step] if dealt else rows), *rows.shape[1:])
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
+        return whole
+    by_rows = dealt is not None and dealt.axis == 0
+    columns = world.columns(dealt.size) if dealt and not by_rows else slice(None)
+    step = world.size if by_rows else 1
+    parts = []
+    for start in range(0, len(whole), max(1, block // world.size) * world.size):
+        part = whole[start : start + max(1, block // world.size) * world.size]
         part = part.contiguous() if world.first else torch.empty(part.shape, dtype=part.dtype)
         ranks.broadcast(part.view(-1).view(torch.uint8), src=0)
-        mine = part[world.rank :: step] if dealt else part
-        own[start // step :][: len(mine)] = mine
-    return own
+        mine = part[world.rank :: step] if by_rows else part
+        parts.append(mine[:, columns].clone() if dealt and not by_rows else mine.clone())
+    return torch.cat(parts) if parts else whole.clone()
 
 
 def stacked(world: World, tensor: Tensor) -> Tensor:
@@ -110,16 +131,44 @@ def dealt_rows_at_first(world: World, rows: Tensor, count: int) -> Tensor:
     return torch.stack(every, 1).reshape(-1, *rows.shape[1:])[:count]
 
 
+def columns_of_all(world: World, own: Tensor, count: int) -> Tensor:
+    """[N, count] all columns, of which each rank brings those that belong to it; no gradients."""
+    if world.alone:
+        return own
+    widest = -(-count // world.size)
+    padded = own.new_zeros(len(own), widest)
+    padded[:, : own.shape[1]] = own
+    every = stacked(world, padded)
+    parts = [part[:, :width] for part, width in zip(every, _widths(world, count), strict=True)]
+    return torch.cat(parts, 1)
+
+
+def _widths(world: World, count: int) -> list[int]:
+    """How many columns belong to each rank."""
+    columns = [World(rank, world.size).columns(count) for rank in range(world.size)]
+    return [each.stop - each.start for each in columns]
+
+
 def blocks_at_first(
-    world: World, rows: Tensor, count: int, block: int = 16_384
+    world: World, own: Tensor, dealt: Dealt, block: int = BLOCK
 ) -> Iterator[Tensor]:
-    """The same block by block, so that the first rank never holds all rows."""
+    """Consecutive rows of a tensor at the first rank, which never holds them all.
+
+    Args:
+        world: The ranks.
+        own: What this rank holds of it.
+        dealt: How it is dealt to them.
+        block: Rows that come at a time.
+    """
+    if dealt.axis == 1:
+        for part in torch.split(own, block):
+            yield columns_of_all(world, part, dealt.size)
+        return
     size = max(1, block // world.size) * world.size
-    for start in range(0, count, size):
-        stop = min(start + size, count)
-        yield dealt_rows_at_first(
-            world, rows[start // world.size :][: world.share(stop - start)], stop - start
-        )
+    for start in range(0, dealt.size, size):
+        stop = min(start + size, dealt.size)
+        part = own[start // world.size :][: world.share(stop - start)]
+        yield dealt_rows_at_first(world, part, stop - start)
 
 
 def sum_gradients(world: World, parameters: Iterable[nn.Parameter]) -> None:
@@ -135,49 +184,19 @@ def sum_gradients(world: World, parameters: Iterable[nn.Parameter]) -> None:
         parameter.grad = part.view_as(parameter)
 
 
-def sum_rows(world: World, rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Add up rows of a table over the ranks, each at the rank it belongs to.
+def own_rows(world: World, columns: Tensor, count: int, shares: Sequence[int]) -> Tensor:
+    """[n, count] all columns of this rank's rows, with gradients.
 
     Args:
         world: The ranks.
-        rows: [U] distinct row numbers that this rank has something to say of.
-        values: [U, D] float32.
-
-    Returns:
-        The rows dealt to this rank that any rank named, rising, and their sums.
+        columns: [N, d] those columns of all rows that belong to this rank.
+        count: Columns that there are.
+        shares: How many of the N rows each rank wants, one after the other.
     """
-    owner = rows % world.size
-    order = torch.argsort(owner, stable=True)
-    counts = torch.bincount(owner, minlength=world.size)
-    received = _exchanged(_packed(rows[order], values.index_select(0, order)), counts)
-    numbers, values = _unpacked(received)
-    own, place = torch.unique(numbers, return_inverse=True)
-    return own, values.new_zeros(len(own), values.shape[1]).index_add_(0, place, values)
-
-
-def all_rows(world: World, rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows [U] and values [U, D] of all ranks, one after the other."""
-    packed = _packed(rows, values)
-    counts = torch.full((world.size,), len(rows))
-    return _unpacked(_exchanged(packed.repeat(world.size, 1), counts))
-
-
-def _packed(rows: Tensor, values: Tensor) -> Tensor:
-    """[U, D + 1]: the row's number stands, bit for bit, behind its values."""
-    return torch.cat([values, rows.int().view(torch.float32)[:, None]], 1)
-
-
-def _unpacked(packed: Tensor) -> tuple[Tensor, Tensor]:
-    return packed[:, -1].contiguous().view(torch.int32).long(), packed[:, :-1]
-
-
-def _exchanged(parts: Tensor, counts: Tensor) -> Tensor:
-    """What the ranks have for this one; ``counts[r]`` rows of ``parts`` are for rank ``r``."""
-    coming = torch.empty_like(counts)
-    ranks.all_to_all_single(coming, counts)
-    received = parts.new_empty(int(coming.sum()), *parts.shape[1:])
-    ranks.all_to_all_single(received, parts, coming.tolist(), counts.tolist())
-    return received
+    if world.alone:
+        return columns
+    rows: Tensor = _OwnRows.apply(world, columns, count, shares)  # type: ignore[no-untyped-call]
+    return rows
 
 
 class _Stacked(torch.autograd.Function):
@@ -195,3 +214,32 @@ class _Stacked(torch.autograd.Function):
         received = torch.empty_like(gradient, memory_format=torch.contiguous_format)
         ranks.all_to_all_single(received, gradient.contiguous())
         return None, received.sum(0)
+
+
+class _OwnRows(torch.autograd.Function):
+    """From columns of all rows to all columns of some rows, and back."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, world: World, columns: Tensor, count: int, shares: Sequence[int]
+    ) -> Tensor:
+        ctx.world, ctx.shares = world, shares
+        ctx.widths = widths = _widths(world, count)
+        rows, width = shares[world.rank], columns.shape[1]
+        sent = [width * share for share in shares]
+        received = columns.new_empty(rows * sum(widths))
+        coming = [rows * each for each in widths]
+        ranks.all_to_all_single(received, columns.contiguous().view(-1), coming, sent)
+        parts = torch.split(received, coming)
+        return torch.cat([p.view(rows, w) for p, w in zip(parts, widths, strict=True)], 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None, None]:
+        world, shares = ctx.world, ctx.shares
+        rows, width = shares[world.rank], ctx.widths[world.rank]
+        sent = torch.cat([part.reshape(-1) for part in torch.split(gradient, ctx.widths, 1)])
+        received = gradient.new_empty(sum(shares) * width)
+        ranks.all_to_all_single(
+            received, sent, [share * width for share in shares], [rows * w for w in ctx.widths]
+        )
+        return None, received.view(-1, width), None, None

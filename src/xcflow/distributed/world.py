@@ -67,6 +67,10 @@ class World:
         """The rows of ``count`` that belong to this rank, rising."""
         return np.arange(self.rank, count, self.size)
 
+    def columns(self, count: int) -> slice:
+        """The columns of ``count`` that belong to this rank: neighbours, for they are alike."""
+        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
     def meet(self) -> None:
         """Wait until all ranks are here."""
         if not self.alone:

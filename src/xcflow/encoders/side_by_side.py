@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xcflow.distributed.world import World
 from xcflow.encoders.base import Encoder
 from xcflow.encoders.files import SIDE_BY_SIDE, tensors_of_member
 from xcflow.encoders.parts import unit_parts
@@ -39,6 +40,11 @@ class SideBySide(Encoder):
         """Vectors [B, D] of a batch."""
         vectors = torch.cat([member(tokens) for member in self.members], dim=1)
         return unit_parts(vectors, self.parts)
+
+    def forward_dealt(self, texts: Sequence[Ragged], world: World) -> Tensor:
+        """Vectors of this rank's texts."""
+        members = [member.forward_dealt(texts, world) for member in self.members]
+        return unit_parts(torch.cat(members, dim=1), self.parts)
 
     @property
     def parts(self) -> tuple[int, ...]:

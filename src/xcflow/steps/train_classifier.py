@@ -11,7 +11,7 @@ from torch import Tensor
 
 from xcflow.catalogue.dataset import Dataset
 from xcflow.config import Config
-from xcflow.distributed.collectives import blocks_at_first
+from xcflow.distributed.collectives import Dealt, blocks_at_first
 from xcflow.distributed.world import World
 from xcflow.steps.provenance import checkpoint_of, provenance, written_by_first
 from xcflow.training.data import Splits
@@ -42,7 +42,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     with checkpoint_of("train_classifier", config, origin).claimed() as checkpoint:
         history = train(module, len(splits.fit), plan, checkpoint, world)
         with written_by_first(world, output, "classifier", origin, meta) as folder:
-            blocks = blocks_at_first(world, module.classifiers(), len(used))
+            blocks = blocks_at_first(world, module.classifiers(), Dealt(0, len(used)))
             if folder:
                 _write_rows(folder / "classifiers.npy", (len(used), documents.dim), blocks)
                 np.save(folder / "labels_in_use.npy", used)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from xcflow.disk import claimed, replace_file, writable
-from xcflow.distributed.collectives import text_of_first
+from xcflow.distributed.collectives import Dealt, text_of_first
 from xcflow.distributed.world import ALONE, World
 from xcflow.errors import BusyError, StorageError
 from xcflow.home import Home
@@ -88,7 +88,7 @@ class Checkpoint:
         self,
         tensors: dict[str, Tensor],
         state: dict[str, Any],
-        dealt: Mapping[str, int] | None = None,
+        dealt: Mapping[str, Dealt] | None = None,
     ) -> None:
         """Replace the saved state: all of it, or none if the process dies in between.
 
@@ -98,7 +98,7 @@ class Checkpoint:
         Args:
             tensors: What this rank holds.
             state: The same on all ranks.
-            dealt: Names of tensors of which each rank holds its rows -> rows of them all.
+            dealt: Names of tensors that are dealt to the ranks, and how.
         """
         start = time.monotonic()
         try:
@@ -117,7 +117,7 @@ class Checkpoint:
         self._cost = self._last - start
 
     def keep(
-        self, tensors: dict[str, Tensor], epoch: int, dealt: Mapping[str, int] | None = None
+        self, tensors: dict[str, Tensor], epoch: int, dealt: Mapping[str, Dealt] | None = None
     ) -> None:
         """Write the model of an epoch that is the best so far, or hold it where that fails.
 
@@ -133,18 +133,18 @@ class Checkpoint:
             self._unwritten = {name: tensor.clone() for name, tensor in tensors.items()}
             self._complain(error)
 
-    def kept(self, epoch: int, dealt: Collection[str] = ()) -> dict[str, Tensor]:
+    def kept(self, epoch: int, dealt: Mapping[str, Dealt] | None = None) -> dict[str, Tensor]:
         """The model that ``keep`` got, memory-mapped where it was written.
 
         Args:
             epoch: Whose.
-            dealt: Names of tensors of which each rank gets its rows.
+            dealt: Names of tensors of which each rank gets its part, and how.
 
         Raises:
             StorageError: It cannot be read.
         """
         kept = self._read_kept(epoch) if self._world.first else {}
-        return tensors_of_first(self._world, kept, dealt)
+        return tensors_of_first(self._world, kept, dealt or {})
 
     def _read_kept(self, epoch: int) -> dict[str, Tensor]:
         path = self._folder / _best(epoch)
@@ -162,7 +162,7 @@ class Checkpoint:
         name: str,
         tensors: dict[str, Tensor],
         metadata: dict[str, str],
-        dealt: Mapping[str, int],
+        dealt: Mapping[str, Dealt],
     ) -> None:
         partial = self._folder / f"{name}.partial"
         if not self._world.first:
@@ -182,18 +182,20 @@ class Checkpoint:
             log(f"warning: {error}; training goes on without a newer checkpoint")
         self._complained = True
 
-    def load(self, dealt: Collection[str] = ()) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    def load(
+        self, dealt: Mapping[str, Dealt] | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The saved tensors and state, or None where there is none that can be read.
 
         Args:
-            dealt: Names of tensors of which each rank gets its rows. In a world of one the tensors
-                are memory-mapped.
+            dealt: Names of tensors of which each rank gets its part, and how. In a world of one
+                the tensors are memory-mapped.
         """
         saved = self._load() if self._world.first else None
         text = text_of_first(self._world, json.dumps(saved and saved[1]))
         if (state := json.loads(text)) is None:
             return None
-        return tensors_of_first(self._world, saved[0] if saved else {}, dealt), state
+        return tensors_of_first(self._world, saved[0] if saved else {}, dealt or {}), state
 
     def _load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         path = self._folder / _STATE

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xcflow.distributed.collectives import total
+from xcflow.distributed.collectives import Dealt, total
 from xcflow.distributed.world import ALONE, World
 from xcflow.interruption import Interruption, held_back
 from xcflow.phases import phase
@@ -47,8 +47,8 @@ class Trainee(Protocol):
     def state(self, *, training: bool) -> dict[str, Tensor]:
         """The tensors of the model, and with ``training`` all that the next step depends on."""
 
-    def dealt(self) -> dict[str, int]:
-        """Tensors of the state of which each rank holds the rows dealt to it -> rows of all."""
+    def dealt(self) -> dict[str, Dealt]:
+        """Tensors of the state that are dealt to the ranks, and how."""
 
     def restore(self, tensors: dict[str, Tensor], *, training: bool) -> None:
         """Take back what ``state`` gave."""

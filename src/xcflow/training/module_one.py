@@ -4,7 +4,8 @@ A document brings one of its labels, drawn uniformly; the labels of the other do
 batch are its negatives, except those that are known to be true for it or are the document itself.
 
 Several ranks encode the documents and candidate labels dealt to them and give each other the
-labels' vectors: each scores its documents against all candidates of the batch.
+labels' vectors: each scores its documents against all candidates of the batch. Dense gradients are
+added up; row tables are shared by columns.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xcflow.config import ModuleOneConfig
-from xcflow.distributed.collectives import dealt_rows, order_of_first, sum_gradients
+from xcflow.distributed.collectives import Dealt, dealt_rows, order_of_first, sum_gradients
 from xcflow.distributed.world import ALONE, World
 from xcflow.encoders.base import Encoder
 from xcflow.encoders.parts import parts_of, unit_parts
@@ -28,7 +29,6 @@ from xcflow.negatives.candidates import Candidates
 from xcflow.phases import phase
 from xcflow.ragged import Ragged
 from xcflow.retrieval.exact import KEYS
-from xcflow.row_table import RowTable
 from xcflow.training.data import Splits
 from xcflow.training.losses import negatives_only, ranking_losses
 from xcflow.training.validation import Validation
@@ -93,16 +93,20 @@ class ModuleOne:
         drawn = draw_one(self._fit.labels.take(rows), rng)
         own, own_drawn = rows[world.rank :: world.size], drawn[world.rank :: world.size]
         candidates = Candidates.shared(drawn, self._fit.labels.take(own), self._fit.same_item[own])
-        own_labels = candidates.labels[world.rank :: world.size]
+        labels_of = [candidates.labels[rank :: world.size] for rank in range(world.size)]
         if not world.alone:  # as many masks of dropout as there are texts, not the same ones twice
             torch.manual_seed(torch.initial_seed() + world.rank)
         with phase("forward"):
-            encoded = self._encoder(
-                Ragged.concatenate([self._fit.tokens(own), self._label_tokens.take(own_labels)])
-            )
-        texts, names = encoded.split([len(own), len(own_labels)])
-        documents = unit_parts(texts, self._auxiliary.parts)
-        labels = self._auxiliary.augment(names, torch.from_numpy(own_labels), training=True)
+            texts = [
+                Ragged.concatenate(
+                    [self._fit.tokens(rows[rank :: world.size]), self._label_tokens.take(labels)]
+                )
+                for rank, labels in enumerate(labels_of)
+            ]
+            encoded = self._encoder.forward_dealt(texts, world)
+        documents, names = torch.split(encoded, [len(own), len(labels_of[world.rank])])
+        documents = unit_parts(documents, self._auxiliary.parts)
+        labels = self._auxiliary.augment_dealt(names, [torch.from_numpy(x) for x in labels_of])
         labels = dealt_rows(world, labels, len(candidates.labels))
         loss = self._loss_of_parts(documents, labels, candidates, own_drawn, len(rows))
         self._optimizer.zero_grad()
@@ -157,6 +161,7 @@ class ModuleOne:
     def validate(self) -> dict[str, float]:
         """Metrics of the encoder alone."""
         world, held_out = self._world, self._held_out
+        self._make_whole()
         own = self._encoder.encode(held_out.tokens(world.dealt(len(held_out))))
         labels = world.dealt(len(self._label_tokens))
         return self._validation.of_vectors(
@@ -165,6 +170,7 @@ class ModuleOne:
 
     def state(self, *, training: bool) -> dict[str, Tensor]:
         """Encoder and auxiliary vectors; with ``training`` also moments and document memory."""
+        self._make_whole()
         tensors = self._encoder.state(training=training)
         if not training:
             return tensors | {"auxiliary.weight": self._auxiliary.table.weight}
@@ -174,13 +180,13 @@ class ModuleOne:
             tensors |= {f"optimizer.{number}.{name}": v for name, v in moments.items()}
         return tensors
 
-    def dealt(self) -> dict[str, int]:
-        """The state of the row tables."""
-        return {
-            f"{table}.{name}": len(self._tables[table].weight)
-            for table in self._tables
-            for name in RowTable.STATE
-        }
+    def _make_whole(self) -> None:
+        for table in self._tables.values():
+            table.make_whole()
+
+    def dealt(self) -> dict[str, Dealt]:
+        """First moments of the row tables."""
+        return {f"{name}.first": table.dealt for name, table in self._tables.items()}
 
     def restore(self, tensors: dict[str, Tensor], *, training: bool) -> None:
         """Take back what ``state`` gave."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xcflow.config import ModuleTwoConfig, RetrievalConfig
-from xcflow.distributed.collectives import order_of_first
+from xcflow.distributed.collectives import Dealt, order_of_first
 from xcflow.distributed.world import ALONE, World
 from xcflow.encoders.dropout import Dropout
 from xcflow.labels.clustering import balanced_clusters
@@ -192,9 +192,9 @@ class ModuleTwo:
             return {"classifier.weight": self.table.weight}
         return self.table.tensors("classifier") | {"mined": torch.from_numpy(self._mined)}
 
-    def dealt(self) -> dict[str, int]:
+    def dealt(self) -> dict[str, Dealt]:
         """All classifiers, with their state."""
-        return {f"classifier.{name}": len(self._used) for name in ("weight", *RowTable.STATE)}
+        return dict.fromkeys(self.table.tensors("classifier"), Dealt(0, len(self._used)))
 
     def restore(self, tensors: dict[str, Tensor], *, training: bool) -> None:
         """Take back what ``state`` gave."""

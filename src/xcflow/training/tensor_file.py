@@ -1,6 +1,6 @@
-"""Tensor files (safetensors) of tensors whose rows are dealt to ranks.
+"""Tensor files (safetensors) of tensors that are dealt to ranks.
 
-The first rank writes them, block by block as the rows come in, so that it never holds them all, and
+The first rank writes them, block by block as they come in, so that it never holds them all, and
 hands out what it reads in the same way. The file looks as if one process had written it: any number
 of ranks can go on from it.
 
@@ -11,7 +11,7 @@ shape and place; the tensors' bytes end to end (github.com/huggingface/safetenso
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from xcflow.distributed.collectives import blocks_at_first, rows_of_first, text_of_first
+from xcflow.distributed.collectives import Dealt, blocks_at_first, part_of_first, text_of_first
 from xcflow.distributed.world import World
 
 _TYPES = {
@@ -40,7 +40,7 @@ def write_tensors(
     path: Path,
     tensors: Mapping[str, Tensor],
     metadata: dict[str, str],
-    dealt: Mapping[str, int],
+    dealt: Mapping[str, Dealt],
     world: World,
 ) -> None:
     """Write one file; all ranks take part, and the first one writes.
@@ -49,7 +49,7 @@ def write_tensors(
         path: The file.
         tensors: What this rank holds: the same names on all ranks.
         metadata: Goes into the header.
-        dealt: Names of tensors of which each rank holds the rows dealt to it -> rows of them all.
+        dealt: Names of tensors that are dealt to the ranks, and how.
         world: The ranks.
 
     Raises:
@@ -77,14 +77,14 @@ def write_tensors(
 
 
 def tensors_of_first(
-    world: World, tensors: Mapping[str, Tensor], dealt: Collection[str]
+    world: World, tensors: Mapping[str, Tensor], dealt: Mapping[str, Dealt]
 ) -> dict[str, Tensor]:
     """What the first rank read from a file; of dealt tensors each rank gets its own rows.
 
     Args:
         world: The ranks.
         tensors: Whole tensors, possibly memory-mapped; read at the first rank alone.
-        dealt: Names of tensors whose rows are dealt to the ranks.
+        dealt: Names of tensors of which each rank gets its part, and how.
     """
     if world.alone:
         return dict(tensors)
@@ -94,30 +94,30 @@ def tensors_of_first(
     for name, (kind, shape) in json.loads(text_of_first(world, json.dumps(shapes))).items():
         # Memory that is never written to is not taken.
         rows = tensors[name] if world.first else torch.empty(shape, dtype=types[kind])
-        flat = rows.reshape(1, 1) if rows.ndim == 0 else rows
-        out[name] = rows_of_first(world, flat, dealt=name in dealt).reshape(
-            (-1, *shape[1:]) if shape else ()
-        )
+        part = part_of_first(world, rows.reshape(1) if rows.ndim == 0 else rows, dealt.get(name))
+        out[name] = part if shape else part.reshape(())
     return out
 
 
-def _blocks(tensor: Tensor, rows: int | None, world: World) -> Iterator[Tensor]:
-    if rows is None:
+def _blocks(tensor: Tensor, dealt: Dealt | None, world: World) -> Iterator[Tensor]:
+    if dealt is None:
         yield tensor
     else:
-        yield from blocks_at_first(world, tensor, rows)
+        yield from blocks_at_first(world, tensor, dealt)
 
 
 def _write_header(
     file: BinaryIO,
     tensors: Mapping[str, Tensor],
     metadata: dict[str, str],
-    dealt: Mapping[str, int],
+    dealt: Mapping[str, Dealt],
 ) -> None:
     header: dict[str, Any] = {"__metadata__": metadata}
     start = 0
     for name, tensor in tensors.items():
-        shape = [dealt.get(name, len(tensor)), *tensor.shape[1:]] if tensor.ndim else []
+        shape = list(tensor.shape)
+        if name in dealt:
+            shape[dealt[name].axis] = dealt[name].size
         stop = start + tensor.element_size() * torch.Size(shape).numel()
         header[name] = {
             "dtype": _TYPES[tensor.dtype],

@@ -34,10 +34,10 @@ CLASSIFIERS = {
 
 
 def whole(trainee: Trainee, world: World) -> dict[str, NDArray[Any]]:
-    """The state with all rows of what is dealt, at the first rank."""
+    """The state with all of what is dealt, at the first rank."""
     dealt = trainee.dealt()
     return {
-        name: np.concatenate([tensor[:0], *blocks_at_first(world, tensor, dealt[name], block=5)])
+        name: np.concatenate([*blocks_at_first(world, tensor, dealt[name], block=5)] or [tensor])
         if name in dealt
         else tensor.numpy().copy()
         for name, tensor in trainee.state(training=True).items()
@@ -59,7 +59,9 @@ def assert_close(found: dict[str, Any], expected: dict[str, Any]) -> None:
     for name, points in wanted.items():
         np.testing.assert_allclose(series[name], points, rtol=1e-4, atol=1e-5, err_msg=name)
     for name, array in expected["state"].items():
-        np.testing.assert_allclose(found["state"][name], array, rtol=2e-3, atol=2e-4, err_msg=name)
+        # A key's bias changes no attention: its gradient is rounding, which Adam makes large.
+        atol = 1e-2 if name.endswith("key.bias") else 2e-4
+        np.testing.assert_allclose(found["state"][name], array, 2e-3, atol, err_msg=name)
 
 
 @pytest.fixture(scope="session")
