@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -63,6 +63,7 @@ def run_task(
     report: Artifact | None = None,
     metrics: Artifact | None = None,
     expected: Mapping[str, str] | None = None,
+    run: Callable[[str, Config, Mapping[str, Path], Path], None] = run_step,
 ) -> None:
     """Run a step, record it as a child of the pipeline's run, and describe what it wrote.
 
@@ -74,6 +75,7 @@ def run_task(
         report: Gets the step's HTML report.
         metrics: Gets the step's main figures.
         expected: Name of an input -> the digest that it must have had when it was read.
+        run: Runs the step; not here, perhaps.
     """
     with one_line_errors():
         settings, folder = Config.from_json(config), Path(output.path)
@@ -84,7 +86,7 @@ def run_task(
         ):
             with phase("inputs"):
                 local = {key: fetch(uri, Path(scratch)) for key, uri in inputs.items()}
-            run_step(name, settings, local, folder)
+            run(name, settings, local, folder)
             times = clock.times()
         manifest = read_manifest(folder, STEPS[name].produces)
         _require_inputs(manifest, inputs, expected or {})
