@@ -9,7 +9,7 @@ passes add up: the gradient of what a rank gave to all is the sum of what all ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -175,17 +175,30 @@ def blocks_at_first(
         yield dealt_rows_at_first(world, part, stop - start)
 
 
-def sum_gradients(world: World, parameters: Iterable[nn.Parameter]) -> None:
-    """Add up the gradients of parameters over the ranks, in one exchange."""
-    if world.alone:
-        return
-    trained = list(parameters)
-    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
-    flat = torch.cat([grad.ravel() for grad in grads])
+def sum_gradients(
+    parameters: Iterable[nn.Parameter], touched: Mapping[nn.Parameter, Tensor]
+) -> None:
+    """Add up the gradients of parameters over the ranks, in one exchange.
+
+    Args:
+        parameters: What is trained.
+        touched: Tables among them -> the rows that any rank has a gradient of; others are not sent.
+    """
+    places, parts = [], []
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        rows = touched.get(parameter)
+        places.append((parameter.grad, rows))
+        parts.append(parameter.grad if rows is None else parameter.grad.index_select(0, rows))
+    flat = torch.cat([part.ravel() for part in parts])
     ranks.all_reduce(flat)
-    parts = torch.split(flat, [p.numel() for p in trained])
-    for parameter, part in zip(trained, parts, strict=True):
-        parameter.grad = part.view_as(parameter)
+    sums = torch.split(flat, [part.numel() for part in parts])
+    for (gradient, rows), part, total_of_part in zip(places, parts, sums, strict=True):
+        if rows is None:
+            gradient.copy_(total_of_part.view_as(part))
+        else:
+            gradient.index_copy_(0, rows, total_of_part.view_as(part))
 
 
 def own_rows(world: World, columns: Tensor, count: int, shares: Sequence[int]) -> Tensor:

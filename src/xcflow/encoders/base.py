@@ -52,6 +52,10 @@ class Encoder(nn.Module, ABC):
         vectors: Tensor = self(texts[world.rank])
         return vectors
 
+    def touched_rows(self, texts: Sequence[Ragged]) -> dict[nn.Parameter, Tensor]:
+        """Large tables among the parameters, and the rows that these texts have gradients of."""
+        return {}
+
     def tables(self) -> dict[str, RowTable]:
         """What the encoder trains outside autograd's parameters, by its name in ``state``."""
         return {}

@@ -46,6 +46,10 @@ class SideBySide(Encoder):
         members = [member.forward_dealt(texts, world) for member in self.members]
         return unit_parts(torch.cat(members, dim=1), self.parts)
 
+    def touched_rows(self, texts: Sequence[Ragged]) -> dict[nn.Parameter, Tensor]:
+        """Those of all members."""
+        return {k: v for member in self.members for k, v in member.touched_rows(texts).items()}
+
     @property
     def parts(self) -> tuple[int, ...]:
         """The members' widths."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,13 @@ class Transformer(Encoder):
         weights = mask[:, :, None].to(hidden.dtype)
         sums: Tensor = (hidden * weights).sum(1, dtype=torch.float32)
         return sums / mask.sum(1, keepdim=True)
+
+    def touched_rows(self, texts: Sequence[Ragged]) -> dict[nn.Parameter, Tensor]:
+        """The input embeddings of their tokens and of those around them."""
+        tokens = [np.asarray(each.data, np.int64) for each in texts]
+        rows = np.unique(np.concatenate([*tokens, np.array(self._ends)]))
+        table: nn.Parameter = self.model.get_input_embeddings().weight  # type: ignore[operator]
+        return {table: torch.from_numpy(rows)}
 
     def _padded(self, tokens: Ragged) -> tuple[Tensor, Tensor]:
         ids, mask = padded(tokens, self._ends, self.limit)

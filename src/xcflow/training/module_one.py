@@ -112,7 +112,9 @@ class ModuleOne:
         self._optimizer.zero_grad()
         with phase("backward"):
             loss.backward()  # type: ignore[no-untyped-call]
-        sum_gradients(world, self._encoder.parameters())
+        if not world.alone:
+            touched = self._encoder.touched_rows(texts)
+            sum_gradients(self._encoder.parameters(), touched)
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["peak"]
         with phase("dense update"):
