@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from xcflow.distributed.collectives import BLOCK, Dealt, columns_of_all, own_rows, sum_of_ranks
+from xcflow.distributed.collectives import BLOCK, Dealt, columns_of_all, own_rows
 from xcflow.distributed.world import ALONE, World
 
 _TENSORS = ("weight", "first", "second", "updates")
@@ -26,8 +26,9 @@ class RowTable:
 
     Several ranks that train one table share its columns: each looks up, for all of them, the rows
     of the whole batch in the columns that belong to it, and updates these. What ranks exchange are
-    the sums that lookups end in, far less than rows and their gradients. Of ``second``, of which a
-    row has one, and ``updates`` each holds all.
+    the sums that lookups end in, far less than rows and their gradients, and of each row the
+    ``squares`` of its gradient. Of ``second``, of which a row has one, and ``updates`` each holds
+    all.
 
     Attributes:
         weight: [R, D] float32 values; of several ranks, other columns than a rank's own are as
@@ -51,6 +52,7 @@ class RowTable:
         self._own = weight
         self._rows: Tensor | None = None
         self._leaf: Tensor | None = None
+        self._squares: Tensor | None = None
 
     def deal_to(self, world: World) -> None:
         """From now on, train the table together with the other ranks; before the first step."""
@@ -93,6 +95,22 @@ class RowTable:
         """
         return own_rows(self._world, columns, self.weight.shape[1], shares)
 
+    @property
+    def gradient(self) -> Tensor:
+        """The leaf's gradient, after the backward pass."""
+        if self._leaf is None or self._leaf.grad is None:
+            raise RuntimeError("step without gather and backward")
+        return self._leaf.grad
+
+    def squares(self) -> Tensor:
+        """[U] sums of squares of the gathered rows' gradients, over the columns held here.
+
+        Several ranks that share the columns add them up, in place, before they ``step``.
+        """
+        if self._squares is None:
+            self._squares = torch.linalg.vector_norm(self.gradient, dim=1).square_()
+        return self._squares
+
     @torch.no_grad()
     def step(self, rate: float) -> None:
         """Update the gathered rows with Adam and the leaf's gradient.
@@ -100,14 +118,14 @@ class RowTable:
         Args:
             rate: Learning rate of this step.
         """
-        if self._leaf is None or self._rows is None or self._leaf.grad is None:
-            raise RuntimeError("step without gather and backward")
-        rows, changed, gradient = self._rows, self._leaf.detach(), self._leaf.grad
+        gradient, squares = self.gradient, self.squares()
+        if self._leaf is None or self._rows is None:
+            raise RuntimeError("step without gather")
+        rows, changed = self._rows, self._leaf.detach()
         beta1, beta2 = self._betas
         updates = self.updates[rows] + 1.0
         # Whole rows are copied by index_select and index_copy, value by value by plain indexing.
         first = self.first.index_select(0, rows).lerp_(gradient, 1.0 - beta1)
-        squares = sum_of_ranks(self._world, torch.linalg.vector_norm(gradient, dim=1).square_())
         mean_square = squares / self.weight.shape[1]
         second = self.second[rows].lerp_(mean_square, 1.0 - beta2)
         scale = second.div(1.0 - beta2**updates).sqrt_().add_(self._epsilon)
@@ -117,7 +135,7 @@ class RowTable:
         self.first.index_copy_(0, rows, first)
         self.second[rows] = second
         self.updates[rows] = updates
-        self._leaf = self._rows = None
+        self._leaf = self._rows = self._squares = None
 
     def tensors(self, prefix: str) -> dict[str, Tensor]:
         """Everything that a checkpoint must hold, under names that start with ``prefix``."""

@@ -9,14 +9,14 @@ passes add up: the gradient of what a rank gave to all is the sum of what all ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.distributed as ranks
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from xcflow.distributed.world import World
 
@@ -43,13 +43,6 @@ def total(world: World, *values: float) -> tuple[float, ...]:
     sums = torch.tensor(values, dtype=torch.float64)
     ranks.all_reduce(sums)
     return tuple(sums.tolist())
-
-
-def sum_of_ranks(world: World, values: Tensor) -> Tensor:
-    """Values of one shape added up over the ranks, in place."""
-    if not world.alone:
-        ranks.all_reduce(values)
-    return values
 
 
 def order_of_first(
@@ -175,30 +168,22 @@ def blocks_at_first(
         yield dealt_rows_at_first(world, part, stop - start)
 
 
-def sum_gradients(
-    parameters: Iterable[nn.Parameter], touched: Mapping[nn.Parameter, Tensor]
-) -> None:
-    """Add up the gradients of parameters over the ranks, in one exchange.
+def add_up(tensors: Sequence[Tensor], rows: Mapping[int, Tensor]) -> None:
+    """Add up tensors over several ranks, in place and in one exchange.
 
     Args:
-        parameters: What is trained.
-        touched: Tables among them -> the rows that any rank has a gradient of; others are not sent.
+        tensors: float32, of the same shapes on all ranks.
+        rows: Place of a large tensor -> the rows of it that are not 0 on every rank.
     """
-    places, parts = [], []
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        rows = touched.get(parameter)
-        places.append((parameter.grad, rows))
-        parts.append(parameter.grad if rows is None else parameter.grad.index_select(0, rows))
+    parts = [t.index_select(0, rows[i]) if i in rows else t for i, t in enumerate(tensors)]
     flat = torch.cat([part.ravel() for part in parts])
     ranks.all_reduce(flat)
     sums = torch.split(flat, [part.numel() for part in parts])
-    for (gradient, rows), part, total_of_part in zip(places, parts, sums, strict=True):
-        if rows is None:
-            gradient.copy_(total_of_part.view_as(part))
+    for place, (tensor, part, added) in enumerate(zip(tensors, parts, sums, strict=True)):
+        if place in rows:
+            tensor.index_copy_(0, rows[place], added.view_as(part))
         else:
-            gradient.index_copy_(0, rows, total_of_part.view_as(part))
+            tensor.copy_(added.view_as(tensor))
 
 
 def own_rows(world: World, columns: Tensor, count: int, shares: Sequence[int]) -> Tensor:

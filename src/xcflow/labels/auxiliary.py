@@ -99,22 +99,25 @@ class AuxiliaryVectors:
             training: Whether the auxiliary rows collect gradients.
         """
         if training:
-            return self.augment_dealt(encoded, [labels])
+            return self.augment_dealt(encoded, [labels], rank=0)
         rows = self.row_of_label[labels]
         return self._sums(encoded, self.table.weight[rows] if len(self.table.weight) else None)
 
-    def augment_dealt(self, encoded: Tensor, labels: Sequence[Tensor]) -> Tensor:
+    def augment_dealt(self, encoded: Tensor, labels: Sequence[Tensor], rank: int) -> Tensor:
         """The same for this rank's labels of a batch that all ranks know, in training.
+
+        The table is small, so each rank has all of it; gradients of its rows have to be added up.
 
         Args:
             encoded: [U, D] vectors of this rank's labels.
-            labels: The label rows of each rank to which ``table`` is dealt.
+            labels: The label rows of each rank.
+            rank: Which one this is.
         """
         if not len(self.table.weight):
             return self._sums(encoded, None)
         seen, place = torch.unique(self.row_of_label[torch.cat(list(labels))], return_inverse=True)
-        columns = torch.nn.functional.embedding(place, self.table.gather(seen))
-        return self._sums(encoded, self.table.own_rows(columns, [len(each) for each in labels]))
+        own = torch.split(place, [len(each) for each in labels])[rank]
+        return self._sums(encoded, torch.nn.functional.embedding(own, self.table.gather(seen)))
 
     def _sums(self, encoded: Tensor, vectors: Tensor | None) -> Tensor:
         # Parts of length 1, so that each vector weighs as much against its part as A's norm says.

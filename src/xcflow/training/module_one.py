@@ -4,13 +4,13 @@ A document brings one of its labels, drawn uniformly; the labels of the other do
 batch are its negatives, except those that are known to be true for it or are the document itself.
 
 Several ranks encode the documents and candidate labels dealt to them and give each other the
-labels' vectors: each scores its documents against all candidates of the batch. Dense gradients are
-added up; row tables are shared by columns.
+labels' vectors: each scores its documents against all candidates of the batch. Token tables are
+shared by columns; of all other weights each rank has its own, and gradients are added up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xcflow.config import ModuleOneConfig
-from xcflow.distributed.collectives import Dealt, dealt_rows, order_of_first, sum_gradients
+from xcflow.distributed.collectives import Dealt, add_up, dealt_rows, order_of_first
 from xcflow.distributed.world import ALONE, World
 from xcflow.encoders.base import Encoder
 from xcflow.encoders.parts import parts_of, unit_parts
@@ -70,7 +70,7 @@ class ModuleOne:
         self._memory = DocumentMemory(
             len(splits.fit), encoder.dim, config.memory_width, seed, world
         )
-        self._tables = encoder.tables() | {"auxiliary": auxiliary.table}
+        self._tables = encoder.tables()
         for table in self._tables.values():
             table.deal_to(world)
         self._optimizer = _dense_optimizer(encoder, config)
@@ -106,15 +106,16 @@ class ModuleOne:
             encoded = self._encoder.forward_dealt(texts, world)
         documents, names = torch.split(encoded, [len(own), len(labels_of[world.rank])])
         documents = unit_parts(documents, self._auxiliary.parts)
-        labels = self._auxiliary.augment_dealt(names, [torch.from_numpy(x) for x in labels_of])
+        labels = self._auxiliary.augment_dealt(
+            names, [torch.from_numpy(each) for each in labels_of], world.rank
+        )
         labels = dealt_rows(world, labels, len(candidates.labels))
         loss = self._loss_of_parts(documents, labels, candidates, own_drawn, len(rows))
         self._optimizer.zero_grad()
         with phase("backward"):
             loss.backward()  # type: ignore[no-untyped-call]
         if not world.alone:
-            touched = self._encoder.touched_rows(texts)
-            sum_gradients(self._encoder.parameters(), touched)
+            self._add_up_gradients(self._encoder.touched_rows(texts))
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["peak"]
         with phase("dense update"):
@@ -124,6 +125,21 @@ class ModuleOne:
             self._auxiliary.step(rate * self._config.auxiliary_learning_rate)
         self._memory.put(rows, documents)
         return loss.item()
+
+    def _add_up_gradients(self, touched: Mapping[nn.Parameter, Tensor]) -> None:
+        """Make of what each rank's part of the loss says of shared weights what all of it says."""
+        tensors: list[Tensor] = []
+        rows: dict[int, Tensor] = {}
+        for parameter in self._encoder.parameters():
+            if parameter.grad is None:  # a rank without a text
+                parameter.grad = torch.zeros_like(parameter)
+            if parameter in touched:
+                rows[len(tensors)] = touched[parameter]
+            tensors.append(parameter.grad)
+        tensors += [table.squares() for table in self._tables.values()]
+        if len(self._auxiliary.table.weight):
+            tensors.append(self._auxiliary.table.gradient)
+        add_up(tensors, rows)
 
     def _loss_of_parts(
         self,
@@ -187,7 +203,7 @@ class ModuleOne:
             table.make_whole()
 
     def dealt(self) -> dict[str, Dealt]:
-        """First moments of the row tables."""
+        """First moments of the token tables."""
         return {f"{name}.first": table.dealt for name, table in self._tables.items()}
 
     def restore(self, tensors: dict[str, Tensor], *, training: bool) -> None:
