@@ -40,8 +40,7 @@ def total(world: World, *values: float) -> tuple[float, ...]:
     """Each value added up over the ranks."""
     if world.alone:
         return values
-    sums = torch.tensor(values, dtype=torch.float64)
-    ranks.all_reduce(sums)
+    sums = _given_to_all(world, torch.tensor(values, dtype=torch.float64)).sum(0)
     return tuple(sums.tolist())
 
 
@@ -168,17 +167,21 @@ def blocks_at_first(
         yield dealt_rows_at_first(world, part, stop - start)
 
 
-def add_up(tensors: Sequence[Tensor], rows: Mapping[int, Tensor]) -> None:
+def add_up(world: World, tensors: Sequence[Tensor], rows: Mapping[int, Tensor]) -> None:
     """Add up tensors over several ranks, in place and in one exchange.
 
     Args:
+        world: The ranks.
         tensors: float32, of the same shapes on all ranks.
         rows: Place of a large tensor -> the rows of it that are not 0 on every rank.
     """
     parts = [t.index_select(0, rows[i]) if i in rows else t for i, t in enumerate(tensors)]
-    flat = torch.cat([part.ravel() for part in parts])
-    ranks.all_reduce(flat)
-    sums = torch.split(flat, [part.numel() for part in parts])
+    sizes = [part.numel() for part in parts]
+    flat = tensors[0].new_zeros(-(-sum(sizes) // world.size) * world.size)
+    torch.cat([part.ravel() for part in parts], out=flat[: sum(sizes)])
+    # Each rank adds up its share.
+    share = _from_each(flat.view(world.size, -1)).sum(0)
+    sums = torch.split(_given_to_all(world, share).view(-1)[: sum(sizes)], sizes)
     for place, (tensor, part, added) in enumerate(zip(tensors, parts, sums, strict=True)):
         if place in rows:
             tensor.index_copy_(0, rows[place], added.view_as(part))
@@ -201,21 +204,32 @@ def own_rows(world: World, columns: Tensor, count: int, shares: Sequence[int]) -
     return rows
 
 
+def _from_each(parts: Tensor) -> Tensor:
+    """[size, ...] what each rank has for this one, which has ``parts[r]`` for rank ``r``."""
+    received = torch.empty_like(parts, memory_format=torch.contiguous_format)
+    ranks.all_to_all_single(received, parts.contiguous())
+    return received
+
+
+def _given_to_all(world: World, tensor: Tensor) -> Tensor:
+    """[size, ...] the tensors of all ranks.
+
+    Gloo takes half the time for this that it takes to gather or reduce as much: 0.9 ms against 1.5
+    and 1.7 ms for a few numbers, 0.8 ms against 1.8 and 3.6 ms for 1.5 MB, on two cores.
+    """
+    return _from_each(tensor.expand(world.size, *tensor.shape))
+
+
 class _Stacked(torch.autograd.Function):
     """Give a tensor to all ranks; its gradient is the sum of what they have to say of it."""
 
     @staticmethod
     def forward(ctx: Any, world: World, tensor: Tensor) -> Tensor:
-        ctx.world = world
-        every = tensor.new_empty(world.size, *tensor.shape)
-        ranks.all_gather_single(every.view(-1), tensor.contiguous().view(-1))
-        return every
+        return _given_to_all(world, tensor)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
-        received = torch.empty_like(gradient, memory_format=torch.contiguous_format)
-        ranks.all_to_all_single(received, gradient.contiguous())
-        return None, received.sum(0)
+        return None, _from_each(gradient).sum(0)
 
 
 class _OwnRows(torch.autograd.Function):

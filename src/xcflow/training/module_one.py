@@ -139,7 +139,7 @@ class ModuleOne:
         tensors += [table.squares() for table in self._tables.values()]
         if len(self._auxiliary.table.weight):
             tensors.append(self._auxiliary.table.gradient)
-        add_up(tensors, rows)
+        add_up(self._world, tensors, rows)
 
     def _loss_of_parts(
         self,
