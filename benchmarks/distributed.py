@@ -6,9 +6,12 @@
 One rank and several train on the same global batches: Module I with a bag of embeddings (the
 profile ``quick``) and with MiniLM, and Module II. Each rank has one thread on one core. The two
 groups take turns, in an order that is reversed each time, and one rests while the other's window is
-timed; the first window is not counted. Shown are the median of the windows' rates, the median of
-the ratios of neighbouring windows, and the CPU time that the busiest rank takes for a document of
-the batch: where nothing else runs the two agree, but for the time that ranks wait for each other.
+timed; the first window is not counted. Shown are the median of the windows' rates and the median of
+the ratios of neighbouring windows, which what else the machine does meets alike.
+
+Cores of one machine share caches and memory, and two that compute are each slower than one. So
+there is a third contender: as many processes as ranks, at the same time, which have nothing to do
+with each other. What they reach together is about the most that ranks could.
 
 Of Module II it also tells the bytes of classifiers and their state that a rank holds, and of every
 group the largest resident memory of a rank.
@@ -170,7 +173,7 @@ def peak_memory_mb() -> int:
 class Group:
     """One or more ranks, at rest unless a window is asked for."""
 
-    def __init__(self, size: int, model: str, prepared: Prepared) -> None:
+    def __init__(self, size: int, model: str, prepared: Prepared, first_core: int = 0) -> None:
         context = multiprocessing.get_context("spawn")
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = int(server.getsockname()[1])
@@ -178,17 +181,21 @@ class Group:
         self._pipes, self._processes = [], []
         for rank in range(size):
             mine, theirs = context.Pipe()
-            arguments = (rank, size, port, cores[rank % len(cores)], model, prepared, theirs)
+            core = cores[(first_core + rank) % len(cores)]
+            arguments = (rank, size, port, core, model, prepared, theirs)
             process = context.Process(target=work, args=arguments, daemon=True)
             process.start()
             theirs.close()
             self._pipes.append(mine)
             self._processes.append(process)
 
-    def window(self, steps: int) -> list[dict[str, Any]]:
-        """What each rank has to say of so many steps."""
+    def start(self, steps: int) -> None:
+        """Let it learn from so many batches."""
         for pipe in self._pipes:
             pipe.send(steps)
+
+    def result(self) -> list[dict[str, Any]]:
+        """What each rank has to say of them."""
         return [pipe.recv() for pipe in self._pipes]
 
     def end(self) -> None:
@@ -200,57 +207,71 @@ class Group:
 
 
 def race(
-    model: str, sizes: tuple[int, int], prepared: Prepared, windows: int, seconds: float
+    model: str, ranks: int, prepared: Prepared, windows: int, seconds: float
 ) -> dict[str, Any]:
-    """Rates of both groups by turns, and how they compare."""
-    groups = {size: Group(size, model, prepared) for size in sizes}
-    first = {size: group.window(2)[0]["seconds"] / 2 for size, group in groups.items()}
-    steps = max(2, round(seconds / max(first.values())))
-    rates: dict[int, list[float]] = {size: [] for size in sizes}
-    cpu: dict[int, list[float]] = {size: [] for size in sizes}
-    said: dict[int, list[dict[str, Any]]] = {}
+    """Rates of all contenders by turns, and how they compare."""
+    singles = [Group(1, model, prepared, core) for core in range(ranks)]
+    contenders = {
+        "one rank": singles[:1],
+        "ranks": [Group(ranks, model, prepared)],
+        "apart": singles,
+    }
+
+    def window(groups: list[Group], steps: int) -> list[dict[str, Any]]:
+        for group in groups:
+            group.start(steps)
+        return [said for group in groups for said in group.result()]
+
+    slowest = max(each["seconds"] for groups in contenders.values() for each in window(groups, 2))
+    steps = max(2, round(2 * seconds / slowest))
+    found: dict[str, list[list[dict[str, Any]]]] = {name: [] for name in contenders}
     for turn in range(windows):
-        for size in sizes if turn % 2 == 0 else reversed(sizes):
-            said[size] = groups[size].window(steps)
-            slowest = max(each["seconds"] for each in said[size])
-            rates[size].append(steps * BATCH[model] / slowest)
-            busiest = max(each["cpu_seconds"] for each in said[size])
-            cpu[size].append(1000.0 * busiest / (steps * BATCH[model]))
-    for group in groups.values():
+        for name in contenders if turn % 2 == 0 else reversed(contenders):
+            found[name].append(window(contenders[name], steps))
+    for group in (*singles, *contenders["ranks"]):
         group.end()
-    pairs = zip(*(rates[size] for size in sizes), strict=True)
+    summaries = {
+        name: summary(told, steps * BATCH[model] * len(contenders[name]))
+        for name, told in found.items()
+    }
+    one, many, apart = (summaries[name]["windows"] for name in contenders)
     return {
+        "ranks": ranks,
         "batch_size": BATCH[model],
         "steps_in_a_window": steps,
-        "speed_up": statistics.median(many / one for one, many in pairs),
-        "groups": {
-            size: {
-                "documents_per_second": statistics.median(rates[size]),
-                "windows": rates[size],
-                "cpu_ms_per_document": statistics.median(cpu[size]),
-                "peak_memory_mb": max(each["peak_memory_mb"] for each in said[size]),
-                "classifier_bytes": [each.get("classifier_bytes", 0) for each in said[size]],
-            }
-            for size in sizes
-        },
+        "speed_up": statistics.median(b / a for a, b in zip(one, many, strict=True)),
+        "most": statistics.median(b / a for a, b in zip(one, apart, strict=True)),
+        "contenders": summaries,
+    }
+
+
+def summary(told: list[list[dict[str, Any]]], documents: int) -> dict[str, Any]:
+    """Medians over windows of what processes said, which learned from so many documents."""
+    rates = [documents / max(each["seconds"] for each in said) for said in told]
+    busiest = [max(each["cpu_seconds"] for each in said) for said in told]
+    return {
+        "documents_per_second": statistics.median(rates),
+        "windows": rates,
+        "cpu_ms_per_document": 1000.0 * statistics.median(busiest) / documents,
+        "peak_memory_mb": max(each["peak_memory_mb"] for each in told[-1]),
+        "classifier_bytes": [each.get("classifier_bytes", 0) for each in told[-1]],
     }
 
 
 def table(results: dict[str, Any]) -> str:
     """The rates as a Markdown table."""
-    heads = ("training of", "ranks", "documents/s", "x", "CPU ms/document", "MB a rank")
-    lines = [f"| {' | '.join(heads)} | MB of classifiers a rank |"]
-    lines.append("| --- |" + 6 * " ---: |")
+    heads = ("training of", "", "documents/s", "x", "MB a process", "MB of classifiers a process")
+    lines = [f"| {' | '.join(heads)} |", "| --- | --- |" + 4 * " ---: |"]
     for model, found in results["models"].items():
-        for size, group in found["groups"].items():
-            ratio = 1.0 if str(size) == "1" else found["speed_up"]
+        ratios = {"one rank": 1.0, "ranks": found["speed_up"], "apart": found["most"]}
+        names = {"ranks": f"{found['ranks']} ranks", "apart": f"{found['ranks']} apart"}
+        for name, contender in found["contenders"].items():
             cells = (
-                f"{size}",
-                f"{group['documents_per_second']:,.0f}",
-                f"{ratio:.2f}",
-                f"{group['cpu_ms_per_document']:.3f}",
-                f"{group['peak_memory_mb']:,}",
-                f"{max(group['classifier_bytes']) / 2**20:,.1f}",
+                names.get(name, name),
+                f"{contender['documents_per_second']:,.0f}",
+                f"{ratios[name]:.2f}",
+                f"{contender['peak_memory_mb']:,}",
+                f"{max(contender['classifier_bytes']) / 2**20:,.1f}",
             )
             lines.append(f"| {model} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -275,7 +296,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         prepared = Prepared.of(args.catalogue, args.work or Path(scratch))
         for model in args.only:
-            found = race(model, (1, args.ranks), prepared, args.windows, args.seconds)
+            found = race(model, args.ranks, prepared, args.windows, args.seconds)
             results["models"][model] = found
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print(table(json.loads(RESULTS.read_text())))
