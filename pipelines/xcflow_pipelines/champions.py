@@ -15,6 +15,7 @@ from xcflow.home import Home
 from xcflow.interruption import Interruption
 from xcflow.registry.moves import Move, MoveLog, moves
 from xcflow.registry.promotion import Registry
+from xcflow.registry.store import public_uri
 from xcflow.registry.tracking import Tracker, tracking_uri
 from xcflow_pipelines.records import find_run
 from xcflow_pipelines.shell import FAILED, OK, BadUsageError
@@ -76,16 +77,18 @@ def serve_mlflow(home: Home, tracking: TrackingConfig, host: str, port: int) -> 
         raise MissingExtraError("mlflow", "tracking")
     uri = tracking_uri(tracking, home)
     if uri.startswith(("http://", "https://")):
-        typer.echo(f"this home records to {uri}: open that address")
+        typer.echo(f"this home records to {public_uri(uri)}: open that address")
         return OK
     _require_free(host, port)
     home.root.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
-    command += ["--default-artifact-root", str(home.artifacts), "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+    command += ["--default-artifact-root", str(home.artifacts)]
     command += ["--host", host, "--port", str(port)]
+    # It may hold a password, and commands are public.
+    environment = os.environ | SERVER | {"MLFLOW_BACKEND_STORE_URI": uri}
     page = Tracker.at(tracking, home).runs_page()
-    typer.echo(f"MLflow on {uri}: http://{host}:{port}{page} (Ctrl-C ends it)")
-    process = subprocess.Popen(command, env=os.environ | SERVER)
+    typer.echo(f"MLflow on {public_uri(uri)}: http://{host}:{port}{page} (Ctrl-C ends it)")
+    process = subprocess.Popen(command, env=environment)
     try:
         return OK if process.wait() == 0 else FAILED
     except Interruption:
