@@ -17,7 +17,7 @@ from xcflow.registry.moves import Move, MoveLog, moves
 from xcflow.registry.promotion import Registry
 from xcflow.registry.store import public_uri
 from xcflow.registry.tracking import Tracker, tracking_uri
-from xcflow_pipelines.records import find_run
+from xcflow_pipelines.records import find_judged
 from xcflow_pipelines.shell import FAILED, OK, BadUsageError
 
 # As in mlflow/server.env, which an installed package does not carry along.
@@ -34,12 +34,11 @@ def promote_run(
     """
     from xcflow.evaluation.verdict import Judgement
 
-    run = find_run(home, name)
-    folders = run.folder("gate_model"), run.folder("evaluate_model")
-    judgement = Judgement.open_with_evaluation(*folders)
+    run = find_judged(home, tracking, name)
+    judgement = Judgement.open_with_evaluation(run.verdict, run.evaluation)
     registry = Registry(Tracker.at(tracking, home), tracking.model_name, home)
     return registry.promote(
-        run.folder("build_index"),
+        run.bundle,
         judgement,
         run=run.mlflow_run or None,
         reason=reason,

@@ -232,6 +232,11 @@ class Tracker:
         with self.trouble():
             self._log(run, metrics=metrics)
 
+    def log_tags(self, run: str, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        with self.trouble():
+            self._log(run, tags=tags)
+
     def log_results(
         self,
         run: str,
