@@ -154,6 +154,9 @@ def test_what_pods_name_is_there(overlay):
         assert account in there
         for name in read_maps(workload):
             assert ("ConfigMap", workload.namespace, name) in there
+        for volume in workload.pod.get("volumes", []):
+            if "configMap" in volume:
+                assert ("ConfigMap", workload.namespace, volume["configMap"]["name"]) in there
         volumes = {volume["name"] for volume in workload.pod.get("volumes", [])} | workload.claims
         for container in workload.containers:
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
@@ -196,7 +199,9 @@ def test_secrets_of_dev_are_all_drawn():
         for key, value in values.items()
         if key in {"password", "secret-key", "token"}
     ]
-    assert len(set(drawn)) == len(drawn)
+    assert len(set(drawn)) == len(drawn) - 1  # the pipeline's user, known in both namespaces
+    twice = [made[where, "xcflow-pipeline-tracking"] for where in ("xcflow", "xcflow-pipelines")]
+    assert twice[0] == twice[1]
     assert all(len(value) >= 16 for value in drawn)  # MLflow's own bounds are 12 and 16
 
 
@@ -224,13 +229,10 @@ def test_addresses_of_services_are_right(overlay):
         }
         for s in of_kind(documents, "Service")
     }
-    named = [
-        found
-        for settings in of_kind(documents, "ConfigMap")
-        for value in settings["data"].values()
-        for found in re.findall(r"([\w-]+\.[\w-]+\.svc)(?::(\d+))?", value)
-    ]
-    assert named
+    addresses |= {"ml-pipeline.kubeflow.svc": {"8888"}}  # Kubeflow Pipelines
+    texts = [text for document in documents for text in strings(document)]
+    named = re.findall(r"([\w-]+\.[\w-]+\.svc)(?::(\d+))?", " ".join(texts))
+    assert ("mlflow.xcflow.svc", "5000") in named
     for host, port in named:
         assert host in addresses
         assert port in {"", *addresses[host]}
@@ -332,7 +334,7 @@ def test_command_lines_are_understood(overlay):
         for container in workload.containers
         if container.get("command", [""])[0] == "xcflow"
     ]
-    assert len(parsed) == 2
+    assert len(parsed) == 5
 
 
 def parse(words):

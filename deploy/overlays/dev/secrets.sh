@@ -26,7 +26,7 @@ identity() { # NAME SECRET ACTIONS
         "$1" "$1" "$2" "$3"
 }
 
-mlflow_s3=$(draw) trigger_s3=$(draw) pipeline_s3=$(draw)
+mlflow_s3=$(draw) trigger_s3=$(draw) pipeline_s3=$(draw) pipeline_password=$(draw)
 all='"Admin", "Read", "Write", "List", "Tagging"'
 identities="{\"identities\": [
 $(identity mlflow "$mlflow_s3" "$all"),
@@ -42,5 +42,6 @@ secret xcflow xcflow-serving-token "token=$(draw)"
 secret xcflow xcflow-serving-tracking "$(user serving)" "password=$(draw)"
 secret xcflow xcflow-trigger-tracking "$(user trigger)" "password=$(draw)"
 secret xcflow xcflow-trigger-s3 access-key=trigger "secret-key=$trigger_s3"
-secret xcflow-pipelines xcflow-pipeline-tracking "$(user pipeline)" "password=$(draw)"
+secret xcflow xcflow-pipeline-tracking "$(user pipeline)" "password=$pipeline_password"
+secret xcflow-pipelines xcflow-pipeline-tracking "$(user pipeline)" "password=$pipeline_password"
 secret xcflow-pipelines xcflow-pipeline-s3 access-key=pipeline "secret-key=$pipeline_s3"
