@@ -166,6 +166,7 @@ API = Workload("Pod", "api", "kubeflow", {"app": "ml-pipeline"}, {"containers": 
 CLIENT = Workload("Pod", "client", "shop", {}, {"containers": []})
 STRANGER = Workload("Pod", "stranger", "elsewhere", {}, {"containers": []})
 NOTEBOOK = Workload("Pod", "notebook", "xcflow-pipelines", {}, {"containers": []})
+NEWCOMER = Workload("Pod", "newcomer", "xcflow", {}, {"containers": []})
 NAMESPACES = {"shop": {"xcflow-client": "true"}}
 DNS = Workload("Pod", "dns", "kube-system", {"k8s-app": "kube-dns"}, {"containers": []})
 
@@ -175,7 +176,7 @@ def pods(overlay):
     training = made["xcflow-training"]
     labels = training.labels | {"jobset.sigs.k8s.io/jobset-name": "job"}  # as JobSet does
     made["xcflow-training"] = dataclasses.replace(training, labels=labels)
-    others = {w.name: w for w in (RUN, API, CLIENT, STRANGER, NOTEBOOK, DNS)}
+    others = {w.name: w for w in (RUN, API, CLIENT, STRANGER, NOTEBOOK, NEWCOMER, DNS)}
     return made | others
 
 
@@ -195,6 +196,9 @@ ALLOWED = [
 REFUSED = [
     ("stranger", "xcflow-serving", 8080),
     ("client", "mlflow", 5000),
+    ("client", "newcomer", 8080),
+    ("newcomer", "api", 8888),
+    ("newcomer", "mlflow", 5000),
     ("client", "xcflow-serving", 9090),
     ("stranger", "mlflow", 5000),
     ("xcflow-serving", "xcflow-trigger", 8080),
