@@ -297,7 +297,7 @@ def sweep(
 def promote(
     run: Annotated[
         str,
-        typer.Argument(metavar="RUN", help="The run whose model it is: its name, or MLflow id."),
+        typer.Argument(metavar="RUN", help="The run whose model it is, by name or MLflow id."),
     ],
     override: Annotated[
         bool, typer.Option("--override", help="Whatever the verdict was; needs --reason.")
