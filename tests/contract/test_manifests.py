@@ -13,7 +13,7 @@ import typer
 import yaml
 from manifests import DEPLOY, OVERLAYS, drawn_secrets, of_kind, rendered, strings, workloads
 
-from xcflow.config import TrackingConfig
+from xcflow.config import Config, TrackingConfig
 from xcflow.registry import names
 from xcflow.serving.http.app import create_app
 from xcflow.serving.http.guards import OPEN
@@ -325,16 +325,30 @@ def test_kserve_runs_the_same_container():
     assert [pod.pod[key] for key in same] == [plain_pod.pod[key] for key in same]
 
 
-@every_overlay
-def test_command_lines_are_understood(overlay):
-    """By the command line itself: every option is there and takes what it is given."""
-    parsed = [
-        parse([*container["command"], *container.get("args", [])])
+def command_lines(overlay):
+    """The words with which containers start this project's command, by workload."""
+    return [
+        (workload.name, [*container["command"], *container.get("args", [])])
         for workload in workloads(rendered(overlay))
         for container in workload.containers
         if container.get("command", [""])[0] == "xcflow"
     ]
-    assert len(parsed) == 5
+
+
+@every_overlay
+def test_command_lines_are_understood(overlay):
+    """By the command line itself: every option is there and takes what it is given."""
+    found = [(name, words) for name, words in command_lines(overlay) if name != "xcflow-trigger"]
+    assert len(found) == 4
+    for _, words in found:
+        parse(words)
+
+
+@pytest.mark.xfail(strict=True, reason="until there is `xcflow pipeline trigger`")
+@every_overlay
+def test_the_command_line_of_the_trigger_is_understood(overlay):
+    (words,) = (words for name, words in command_lines(overlay) if name == "xcflow-trigger")
+    parse(words)
 
 
 def parse(words):
@@ -419,3 +433,47 @@ def test_images_are_those_that_are_built():
     }
     assert IMAGE.partition(":")[0] in images
     assert images == {"xcflow-serve", "xcflow-train", "xcflow-mlflow"}
+
+
+# ------------------------------------------------------------------ the runs that are submitted
+
+
+@pytest.mark.xfail(strict=True, reason="until profiles have a section [cluster]")
+@pytest.mark.parametrize("overlay", ["dev", "prod"])
+def test_the_profile_of_the_runs_fits_what_is_there(overlay):
+    documents = rendered(overlay)
+    config = Config.load(DEPLOY / "overlays" / overlay / "profile.toml")
+    where = config.cluster.namespace
+    assert (where, config.cluster.service_account) in {
+        (d["metadata"]["namespace"], d["metadata"]["name"])
+        for d in of_kind(documents, "ServiceAccount")
+    }
+    settings = {
+        d["metadata"]["name"].rpartition("-")[0]: d["data"]
+        for d in of_kind(documents, "ConfigMap")
+        if d["metadata"]["namespace"] == where
+    }
+    assert {"MLFLOW_TRACKING_URI": config.tracking.uri} == settings["xcflow-tracking"]
+    assert config.cluster.environment == settings["xcflow-s3"]
+    for reference in config.cluster.secrets.values():
+        name, _, key = reference.partition("/")
+        assert key in documented_secrets()[where, name]
+    (runtime,) = (w for w in workloads(documents) if w.kind == "TrainingRuntime")
+    given = {
+        name: "{name}/{key}".format(**entry["valueFrom"]["secretKeyRef"])
+        for _, name, entry in variables(runtime)
+        if "valueFrom" in entry
+    }
+    assert given == config.cluster.secrets
+
+
+@pytest.mark.xfail(strict=True, reason="until profiles have a section [cluster]")
+def test_the_runs_of_production_are_fit_for_it():
+    from xcflow_pipelines.cluster.compiling import compile_package
+
+    image = f"registry.example.org/xcflow-train@sha256:{'0' * 64}"
+    profile = DEPLOY / "overlays/prod/profile.toml"
+    config = Config.load(profile, [f"cluster.image={image}"])
+    assert config.cluster.require_digests
+    package = compile_package(config, "")
+    assert image in package.text
