@@ -105,7 +105,8 @@ def test_an_alias_that_is_not_there(home, answering, status):
     ("content", "reason"),
     [
         (response({}, "500 Internal Server Error"), "500"),
-        (response({}, "401 Unauthorized"), "401"),
+        (response({}, "401 Unauthorized"), "asks for a user: set MLFLOW_TRACKING_USERNAME"),
+        (response({}, "403 Forbidden"), "no right to this .mlflow/registered-models/alias"),
         (response(b"<html>"), "not as MLflow does"),
         (response([]), "not as MLflow does"),
         (response({}), "not as MLflow does"),
