@@ -13,23 +13,35 @@ rm -rf secrets.partial
 # Nobody else enters the folder; the files are read in containers, whose users have other ids.
 mkdir -m 700 secrets.partial
 umask 022
-for name in database_password s3_access_key s3_secret_key admin_password session_key serve_password; do
-  random >"secrets.partial/$name"
-done
-cat >secrets.partial/s3_identities <<END
+cd secrets.partial
+random >database_password
+random >admin_password
+random >session_key
+access_key=$(random)
+secret_key=$(random)
+serve_password=$(random)
+cat >s3_identities <<END
 {"identities": [{
   "name": "mlflow",
-  "credentials": [{
-    "accessKey": "$(cat secrets.partial/s3_access_key)",
-    "secretKey": "$(cat secrets.partial/s3_secret_key)"
-  }],
+  "credentials": [{"accessKey": "$access_key", "secretKey": "$secret_key"}],
   "actions": ["Admin", "Read", "Write", "List", "Tagging"]
 }]}
 END
-cat >secrets.partial/serve.env <<END
+cat >s3_credentials <<END
+[default]
+aws_access_key_id = $access_key
+aws_secret_access_key = $secret_key
+END
+cat >serve.env <<END
 XCFLOW_SERVE_TOKEN=$(random)
 MLFLOW_TRACKING_USERNAME=serve
-MLFLOW_TRACKING_PASSWORD=$(cat secrets.partial/serve_password)
+MLFLOW_TRACKING_PASSWORD=$serve_password
 END
+cat >user.env <<END
+XCFLOW_USER_PASSWORD=$serve_password
+MLFLOW_TRACKING_USERNAME=admin
+MLFLOW_TRACKING_PASSWORD=$(cat admin_password)
+END
+cd ..
 mv secrets.partial secrets
 echo "new_secrets: $PWD/secrets; MLflow's user is admin, its password in admin_password" >&2

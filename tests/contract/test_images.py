@@ -151,7 +151,10 @@ def test_a_service_waits_for_those_that_can_say_they_are_well(stack):
     for service in stack["services"].values():
         for other, how in service.get("depends_on", {}).items():
             healthy = how["condition"] == "service_healthy" and other in with_check
-            once = how["condition"] == "service_completed_successfully" and other == "prepare"
+            once = (
+                how["condition"] == "service_completed_successfully"
+                and stack["services"][other]["restart"] == "no"
+            )
             assert healthy or once
 
 
@@ -173,16 +176,20 @@ def test_new_secrets_are_complete_random_and_never_replaced(stack, tmp_path):
     assert done.returncode == 0, done.stderr
     folder = script.parent / "secrets"
     assert folder.stat().st_mode & 0o777 == 0o700
-    needed = {Path(secret["file"]).name for secret in stack["secrets"].values()} | {"serve.env"}
+    needed = {Path(secret["file"]).name for secret in stack["secrets"].values()}
+    needed |= {
+        Path(file).name for each in stack["services"].values() for file in each.get("env_file", ())
+    }
     assert {path.name for path in folder.iterdir()} == needed
     words = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
-    keys = [words[name] for name in words if name.endswith(("_key", "_password"))]
-    assert len(set(keys)) == len(keys) == 6
-    assert all(re.fullmatch(r"[0-9a-f]{48}", key) for key in keys)
+    found = re.findall(r"\b[0-9a-f]{48}\b", "\n".join(words.values()))
+    # Four are told twice: to who checks them and to who gives them.
+    assert len(found) == 7 + 4
+    assert len(set(found)) == 7
+    assert words["admin_password"] in words["user.env"]
     (identity,) = json.loads(words["s3_identities"])["identities"]
-    pair = {"accessKey": words["s3_access_key"], "secretKey": words["s3_secret_key"]}
-    assert identity["credentials"] == [pair]
-    assert f"MLFLOW_TRACKING_PASSWORD={words['serve_password']}\n" in words["serve.env"]
+    for key in identity["credentials"][0].values():
+        assert key in words["s3_credentials"]
     again = subprocess.run(["sh", script], capture_output=True, text=True, check=False)
     assert again.returncode == 1
     assert len(again.stderr.splitlines()) == 1
