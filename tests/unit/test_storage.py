@@ -7,6 +7,7 @@ import pytest
 
 from xcflow import storage
 from xcflow.errors import StorageError
+from xcflow.storage import folders
 
 
 def make_folder(path: Path, text: str = "x") -> Path:
@@ -74,7 +75,7 @@ def test_an_unreachable_store_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/x"])
 def test_a_key_cannot_lead_out_of_its_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(StorageError, match="leads out of its folder"):
-        storage._inside(tmp_path / "cache", name, f"prefix/{name}")
+        folders._inside(tmp_path / "cache", name, f"prefix/{name}")
 
 
 @pytest.mark.parametrize(
