@@ -78,18 +78,12 @@ class ClaimLog:
 
     def latest(self, digest: str) -> Attempt:
         """The latest attempt for a catalogue; the first one, without a claim, where none is."""
-        attempt = Attempt(1, 0, None)
-        for key, value in sorted(self._params().items()):
-            of, number, kind = _parsed_key(key)
-            if of != digest or number < attempt.number:
-                continue
-            if number > attempt.number:
-                attempt = Attempt(number, 0, None)
-            if kind == "run":
-                attempt = replace(attempt, submission=_parsed(value, key))
-            else:
-                attempt = replace(attempt, claims=max(attempt.claims, int(kind)))
-        return attempt
+        attempts = self._attempts(digest)
+        return attempts[max(attempts)] if attempts else Attempt(1, 0, None)
+
+    def attempt(self, digest: str, number: int) -> Attempt:
+        """An attempt for a catalogue as it stands now."""
+        return self._attempts(digest).get(number, Attempt(number, 0, None))
 
     def claim(self, digest: str, attempt: Attempt) -> bool:
         """Claim to submit the run of an attempt, after the claims that were known.
@@ -97,7 +91,7 @@ class ClaimLog:
         Returns:
             Whether the claim is this process's; another one may have been faster.
         """
-        key = _key(digest, attempt.number, f"{attempt.claims + 1:04d}")
+        key = _key(digest, attempt.number, str(attempt.claims + 1))
         time = datetime.now(UTC).isoformat(timespec="seconds")
         # Nobody else writes the same value: an equal one would not be refused.
         value = {"who": user_name(), "time": time, "token": secrets.token_hex(8)}
@@ -110,6 +104,20 @@ class ClaimLog:
         if self._write(key, value):
             return submission
         return _parsed(self._params()[key], key)
+
+    def _attempts(self, digest: str) -> dict[int, Attempt]:
+        attempts: dict[int, Attempt] = {}
+        for key, value in self._params().items():
+            of, number, kind = _parsed_key(key)
+            if of != digest:
+                continue
+            attempt = attempts.get(number, Attempt(number, 0, None))
+            if kind == "run":
+                attempt = replace(attempt, submission=_parsed(value, key))
+            else:
+                attempt = replace(attempt, claims=max(attempt.claims, int(kind)))
+            attempts[number] = attempt
+        return attempts
 
     def _params(self) -> dict[str, str]:
         with self._tracker.trouble():
@@ -161,7 +169,7 @@ class ClaimLog:
 
 
 def _key(digest: str, attempt: int, kind: str) -> str:
-    return f"{digest}.{attempt:04d}.{kind}"
+    return f"{digest}.{attempt}.{kind}"
 
 
 def _parsed_key(key: str) -> tuple[str, int, str]:

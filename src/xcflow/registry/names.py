@@ -33,6 +33,7 @@ ERROR = "error"
 METHOD = "method"
 SETTINGS = "settings"
 CATALOGUE = "catalogue"
+CATALOGUE_LISTING = "catalogue_listing"
 LICENCE = "licence"
 
 # Files among a run's artifacts.
