@@ -100,10 +100,10 @@ def test_labels_that_documents_number_are_not_known(tmp_path):
 
 
 def test_errors_name_the_place_and_not_what_stands_for_it(uri, tmp_path):
-    with pytest.raises(DataError, match="^s3://bucket/nothing: nothing is there"):
+    with pytest.raises(DataError, match=r"^s3://bucket/nothing: nothing is there"):
         look_at("s3://bucket/nothing", CONFIG)
     replace_file("s3://bucket/outlines/half/train.jsonl", b"{}\n")
-    with pytest.raises(DataError, match="^s3://bucket/outlines/half: misses labels"):
+    with pytest.raises(DataError, match=r"^s3://bucket/outlines/half: misses labels"):
         look_at("s3://bucket/outlines/half", CONFIG)
     replace_file(f"{uri}/labels.jsonl.gz", b"no gzip")
     boto3.client("s3").delete_object(

@@ -32,7 +32,9 @@ from xcflow.storage import Listed, copy_name, fetch_file, is_remote, listing
 Basis = Literal["seal", "content", "listing"]
 # In these formats a label's id and text stand in the file of the labels; in the others the number
 # of labels, at least, stands among the documents.
-_LABELS_ALONE: frozenset[CatalogueFormat] = frozenset({"jsonl", "parquet", "csv", "repository-json"})
+_LABELS_ALONE: frozenset[CatalogueFormat] = frozenset(
+    {"jsonl", "parquet", "csv", "repository-json"}
+)
 _LONGEST_NAME = 255
 # A larger file of labels is not fetched only to tell what is new.
 LARGEST_LABELS = 256 << 20

@@ -147,7 +147,7 @@ class ClaimLog:
         return str(experiment.tags[_RUN])
 
     def _make(self) -> str:
-        """Make the run in an experiment that takes its name, which only one can have, when whole."""
+        """Make the run, in an experiment that gets its name, which only one can, when whole."""
         from mlflow.exceptions import MlflowException
 
         client, partial = self._tracker.client, f"{self._name} ({secrets.token_hex(8)})"
