@@ -148,9 +148,7 @@ def validate(
 
 @app.command()
 def seal(
-    data: Annotated[
-        str, typer.Option("--data", metavar="PATH|URI", help="Folder of a catalogue.")
-    ],
+    data: Annotated[str, typer.Option("--data", metavar="PATH|URI", help="Folder of a catalogue.")],
     profile: ProfileOption = DEFAULT_PROFILE,
     overrides: SetOption = [],  # noqa: B006
     home: HomeOption = None,
