@@ -36,7 +36,7 @@ _REASONS = {
     "502": "the store cannot be reached through its gateway: try again later",
     "503": "the store is unavailable and stays so: try again later",
     "BadDigest": "the content was damaged on its way: try again",
-    "XAmzContentSHA256Mismatch": "the content was damaged on its way: try again",
+    "InvalidDigest": "the content was damaged on its way: try again",
     "PermanentRedirect": "the bucket stands in another region: check AWS_REGION",
     "AuthorizationHeaderMalformed": "the region is wrong: check AWS_REGION",
 }
@@ -62,9 +62,9 @@ def connect() -> Any:
             },
             connect_timeout=10,
             max_pool_connections=CONCURRENCY + 2,
-            # The signature covers the sha256 of what is sent, so any server checks it; checksums
-            # of other kinds would only cost time, and older servers refuse them.
-            s3={"payload_signing_enabled": True, **_addressing()},
+            s3=_addressing(),
+            # Files are checked by their sha256; other checksums would only cost time, and older
+            # servers refuse them.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )

@@ -47,7 +47,7 @@ def read_file(uri: str | Path) -> bytes | None:
     if is_remote(uri):
         file = RemoteFile.of(uri)
         with translated(file):
-            content = _get(connect(), file)
+            content = get(connect(), file)
     else:
         with _readable(Path(uri)):
             content = _read(Path(uri))
@@ -70,7 +70,7 @@ def create_file(uri: str | Path, content: bytes) -> bool:
     if is_remote(uri):
         file = RemoteFile.of(uri)
         with translated(file):
-            return _put_if_absent(connect(), file, content)
+            return put_if_absent(connect(), file, content)
     with _written(Path(uri), content) as partial:
         try:
             os.link(partial, uri)
@@ -153,7 +153,8 @@ def _read(path: Path) -> bytes | None:
         return None
 
 
-def _get(client: Any, file: RemoteFile) -> bytes | None:
+def get(client: Any, file: RemoteFile) -> bytes | None:
+    """The content of a small object, None where there is none."""
     from botocore.exceptions import ClientError
 
     waits = pauses()
@@ -172,7 +173,7 @@ def _get(client: Any, file: RemoteFile) -> bytes | None:
             time.sleep(pause)
 
 
-def _put_if_absent(client: Any, file: RemoteFile, content: bytes) -> bool:
+def put_if_absent(client: Any, file: RemoteFile, content: bytes) -> bool:
     """Create an object; one that an attempt of this very call created counts as created."""
     from botocore.exceptions import ClientError
 
