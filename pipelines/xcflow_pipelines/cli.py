@@ -147,6 +147,27 @@ def validate(
 
 
 @app.command()
+def seal(
+    data: Annotated[str, typer.Option("--data", metavar="PATH|URI", help="Folder of a catalogue.")],
+    profile: ProfileOption = DEFAULT_PROFILE,
+    overrides: SetOption = [],  # noqa: B006
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Write catalogue.json beside a catalogue's files: what it holds, to be known at a glance."""
+    from xcflow_pipelines.sealing import seal_catalogue
+
+    written = seal_catalogue(_config(profile, overrides).data, data, Home.at(home))
+    if as_json:
+        counts = {"labels": written.labels, "documents": written.documents}
+        _print_json({"digest": written.digest, **counts})
+    else:
+        counted = f"{written.labels:,} labels, {written.documents:,} documents"
+        typer.echo(f"sealed as {written.digest[:12]}: {counted}")
+    return OK
+
+
+@app.command()
 def step(
     name: Annotated[str, typer.Argument(help="Name of the step, as in train_encoder.")],
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder to write.")],

@@ -64,6 +64,12 @@ class Server:
             self._process = None
 
 
+@pytest.fixture(scope="session")
+def make_server():
+    """Makes an MLflow server that keeps its files in a folder; to be started and killed."""
+    return Server
+
+
 @pytest.fixture
 def server(tmp_path):
     server = Server(tmp_path)
