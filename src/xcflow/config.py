@@ -485,6 +485,24 @@ class CalibrationConfig:
 
 
 @dataclass(frozen=True)
+class RefreshConfig:
+    """How the champion takes in a catalogue without training.
+
+    Attributes:
+        nearest: Known labels nearest to a new one that vote for the auxiliary vector it inherits;
+            0 leaves new labels without one.
+        documents_weight: A new label's classifier starts at its vector plus so many times the mean
+            vector of its training documents, where it has any.
+    """
+
+    nearest: int = 10
+    documents_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        _require_at_least(0, "refresh", self, "nearest", "documents_weight")
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     """How often a training loop saves a state from which it can go on.
 
@@ -674,6 +692,7 @@ class ResourcesConfig:
     export_embeddings: TaskResources = field(default_factory=TaskResources)
     train_classifier: TaskResources = field(default_factory=TaskResources)
     build_index: TaskResources = field(default_factory=TaskResources)
+    refresh_model: TaskResources = field(default_factory=TaskResources)
     evaluate_model: TaskResources = field(default_factory=TaskResources)
     other: SmallTaskResources = field(default_factory=SmallTaskResources)
 
@@ -694,6 +713,7 @@ class Config:
     fusion: FusionConfig = field(default_factory=FusionConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    refresh: RefreshConfig = field(default_factory=RefreshConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
