@@ -38,7 +38,7 @@ def promote_run(
     judgement = Judgement.open_with_evaluation(*folders)
     registry = Registry(Tracker.at(tracking, home), tracking.model_name, home)
     return registry.promote(
-        run.folder("build_index"),
+        run.bundle(),
         judgement,
         run=run.mlflow_run or None,
         reason=reason,

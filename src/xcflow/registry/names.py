@@ -34,6 +34,13 @@ METHOD = "method"
 SETTINGS = "settings"
 CATALOGUE = "catalogue"
 LICENCE = "licence"
+KIND = "kind"
+REFRESHED_FROM = "refreshed_from"
+
+# What the tag KIND says of a run that refreshed the champion instead of training a model.
+REFRESH = "refresh"
+# The steps that may have made a run's model.
+MODEL_STEPS = ("build_index", "refresh_model")
 
 # Files among a run's artifacts.
 TIMES_FILE = "times.csv"
