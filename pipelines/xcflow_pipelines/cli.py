@@ -101,6 +101,24 @@ def run(
 
 
 @app.command()
+def refresh(
+    data: DataOption = "",
+    profile: ProfileOption = DEFAULT_PROFILE,
+    overrides: SetOption = [],  # noqa: B006
+    fresh: Annotated[bool, typer.Option("--fresh", help="Take nothing from the cache.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Let the champion take in a changed catalogue without training; promote by the gate.
+
+    New labels are found from then on, removed ones are gone, new documents vote.
+    """
+    from xcflow_pipelines.retrain import refresh as refresh_champion
+
+    return refresh_champion(_config(profile, overrides), data, Home.at(home), fresh, as_json)
+
+
+@app.command()
 def validate(
     data: DataOption = "",
     profile: ProfileOption = DEFAULT_PROFILE,

@@ -70,6 +70,14 @@ class RunRecord:
             identity,
         )
 
+    def bundle(self) -> Path:
+        """The folder of its model, which must still be there.
+
+        Raises:
+            ArtifactError: It is gone.
+        """
+        return self.folder(next(name for name in names.MODEL_STEPS if name in self.folders))
+
     def write(self, home: Home) -> None:
         """Keep the record in the run's folder."""
         write_text(home.runs / self.name / RECORD, json.dumps(asdict(self), indent=2) + "\n")
@@ -232,8 +240,8 @@ def find_judged(home: Home, tracking: TrackingConfig, name: str) -> JudgedRun:
         if fetched is None:
             raise unknown
         return fetched
-    steps = ("build_index", "evaluate_model", "gate_model")
-    return JudgedRun(record.mlflow_run, *(record.folder(step) for step in steps))
+    judged = (record.folder(step) for step in ("evaluate_model", "gate_model"))
+    return JudgedRun(record.mlflow_run, record.bundle(), *judged)
 
 
 def find_catalogue(home: Home, tracking: TrackingConfig, name: str) -> Path:
@@ -265,7 +273,7 @@ def find_bundle(home: Home, tracking: TrackingConfig, name: str) -> Path:
         return Path(name)
     if name == names.CHAMPION or name == names.PREVIOUS or name.isdigit():
         return _registered_bundle(home, tracking, name)
-    return find_run(home, name).folder("build_index")
+    return find_run(home, name).bundle()
 
 
 def _registered_bundle(home: Home, tracking: TrackingConfig, name: str) -> Path:

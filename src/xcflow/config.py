@@ -486,6 +486,24 @@ class CalibrationConfig:
 
 
 @dataclass(frozen=True)
+class RefreshConfig:
+    """How the champion takes in a catalogue without training.
+
+    Attributes:
+        nearest: Known labels nearest to a new one that vote for the auxiliary vector it inherits;
+            0 leaves new labels without one.
+        documents_weight: A new label's classifier starts at its vector plus so many times the mean
+            vector of its training documents, where it has any.
+    """
+
+    nearest: int = 10
+    documents_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        _require_at_least(0, "refresh", self, "nearest", "documents_weight")
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     """How often a training loop saves a state from which it can go on.
 
@@ -556,6 +574,8 @@ class GateConfig:
         slice_margin: In a slice it falls when it is lower by more than this.
         slice_documents: With fewer test documents a slice only speaks when it fell for certain.
         minimum_documents: With fewer test documents nothing is promoted.
+        new_label_recall: Of a refresh: smallest recall of the labels that the champion lacks.
+        new_label_documents: With fewer test documents that have such a label a refresh is held.
         max_latency_ms: Largest 99th percentile of the time for a single text; 0 for any.
         max_latency_ratio: Largest median of that time over the champion's; 0 for any.
         max_bundle_mb: Largest size of the bundle, which a server holds in memory; 0 for any.
@@ -576,6 +596,8 @@ class GateConfig:
     slice_margin: float = 0.02
     slice_documents: int = 2_000
     minimum_documents: int = 100
+    new_label_recall: float = 0.1
+    new_label_documents: int = 50
     max_latency_ms: float = 1_000.0
     max_latency_ratio: float = 0.0
     max_bundle_mb: float = 8_192.0
@@ -591,6 +613,7 @@ class GateConfig:
         _require_at_least(0, "gate", self, "max_latency_ms", "max_latency_ratio")
         _require_at_least(0, "gate", self, "max_bundle_mb", "max_memory_mb")
         _require_at_least(1, "gate", self, "minimum_documents")
+        _require_at_least(0, "gate", self, "new_label_recall", "new_label_documents")
         recall = self.min_index_recall
         _require(0.0 <= recall <= 1.0, f"gate.min_index_recall must be in [0, 1], it is {recall}")
         _require(
@@ -708,6 +731,7 @@ class ResourcesConfig:
     export_embeddings: TaskResources = field(default_factory=TaskResources)
     train_classifier: TaskResources = field(default_factory=TaskResources)
     build_index: TaskResources = field(default_factory=TaskResources)
+    refresh_model: TaskResources = field(default_factory=TaskResources)
     evaluate_model: TaskResources = field(default_factory=TaskResources)
     other: SmallTaskResources = field(default_factory=SmallTaskResources)
 
@@ -728,6 +752,7 @@ class Config:
     fusion: FusionConfig = field(default_factory=FusionConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    refresh: RefreshConfig = field(default_factory=RefreshConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

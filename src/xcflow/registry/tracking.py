@@ -149,6 +149,11 @@ class Tracker:
             self._log(run, params=flat(params), tags={names.RUN_KEY: key, **joined_tag, **tags})
         return run
 
+    def tag(self, run: str, tags: Mapping[str, str]) -> None:
+        """Add facts to search a run by."""
+        with self.trouble():
+            self._log(run, tags=tags)
+
     def find_run(self, key: str) -> str:
         """The id of a pipeline's run: the one that ``$MLFLOW_RUN_ID`` names, else that of ``key``.
 

@@ -61,9 +61,11 @@ STEPS: dict[str, Step] = {
         Step(
             "build_index",
             ("dataset", "encoder", "embeddings", "classifier"),
-            (*_MODEL, "retrieval", "fusion", "calibration"),
+            # What training it is of stands in the bundle, for the steps that go on from it.
+            (*_MODEL, "module_one", "retrieval", "fusion", "calibration"),
             "bundle",
         ),
+        Step("refresh_model", ("dataset", "champion"), ("run", "refresh"), "bundle"),
         Step(
             "evaluate_model",
             ("dataset", "bundle"),
@@ -75,6 +77,17 @@ STEPS: dict[str, Step] = {
         Step("promote_model", ("bundle", "evaluation", "verdict"), ("tracking",), "promotion"),
     )
 }
+
+# The steps of each pipeline, in their order; they share all but what makes the bundle.
+REFRESHING = (
+    "validate_data",
+    "check_drift",
+    "refresh_model",
+    "evaluate_model",
+    "gate_model",
+    "promote_model",
+)
+RETRAINING = tuple(name for name in STEPS if name != "refresh_model")
 
 
 def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path) -> None:

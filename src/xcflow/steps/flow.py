@@ -24,14 +24,16 @@ from xcflow.progress import log
 from xcflow.registry import names
 from xcflow.registry.service import connected, survived
 from xcflow.registry.summary import read_json, settings_that_differ
-from xcflow.steps import STEPS
+from xcflow.steps import REFRESHING, RETRAINING, STEPS
 from xcflow.steps.task import TIMES, Artifact, one_line_errors
 from xcflow.storage import fetch
 
 # Name of the output of ``record_run``.
 SUMMARY = "summary"
 # Steps whose outputs ``record_run`` gets, in the order in which it gets them.
-RECORDED = tuple(name for name in STEPS if name != "promote_model")
+RECORDED = tuple(name for name in RETRAINING if name != "promote_model")
+# The same of ``record_refresh``.
+RECORDED_OF_REFRESH = tuple(name for name in REFRESHING if name != "promote_model")
 # Stands in the name of a run for the time of its start, which a schedule does not know beforehand.
 START_TIME = "{time}"
 # Sections that say where a run goes, not what it is.
@@ -100,6 +102,15 @@ def find_champion(config: str, bundle: str) -> str:
             raise TrackingError(f"{error}; {kept}") from error
 
 
+def find_refreshed(config: str, catalogue: str) -> str:
+    """The digest of the champion's bundle, which is to take in a catalogue."""
+    with one_line_errors(), connected() as service:
+        tracking = Config.from_json(config).tracking
+        key = os.environ.get(names.RUN_KEY_VARIABLE, "")
+        question = {"model": tracking.model_name, "catalogue": catalogue, "key": key}
+        return str(service.decide("find_refreshed", tracking.patience_seconds, **question))
+
+
 def find_accepted(config: str, catalogue: str) -> str:
     """The digest of the bundle whose catalogue a catalogue is held against, empty for none.
 
@@ -134,14 +145,21 @@ def decision(verdict: str) -> str:
     return str(read_json(Path(verdict) / names.VERDICT_FILE)["verdict"])
 
 
-def record_run(run_name: str, config: str, outputs: Sequence[Artifact], summary: str) -> None:
+def record_run(
+    run_name: str,
+    config: str,
+    outputs: Sequence[Artifact],
+    summary: str,
+    recorded: Sequence[str] = RECORDED,
+) -> None:
     """Record the results of a run, and write a summary for whoever started it.
 
     Args:
         run_name: Name of the run.
         config: The whole configuration as JSON.
-        outputs: The folders of the steps in ``RECORDED``.
+        outputs: The folders of the recorded steps.
         summary: The file to write.
+        recorded: The steps.
     """
     with one_line_errors():
         settings, key = Config.from_json(config), _run_key(run_name)
@@ -154,19 +172,19 @@ def record_run(run_name: str, config: str, outputs: Sequence[Artifact], summary:
                 "from_cache": artifact.metadata.get("written_by_run") != key,
                 "times": artifact.metadata.get(TIMES, {}),
             }
-            for name, artifact in zip(RECORDED, outputs, strict=True)
+            for name, artifact in zip(recorded, outputs, strict=True)
         ]
         run = ""
         lost = "results and model are not recorded, they stay in the pipeline's folder"
         with survived(lost), connected() as service:
-            recorded = service.record(
+            answer = service.record(
                 "record_results",
                 name=run_name,
                 key=key,
                 params=recorded_config(settings),
                 steps=steps,
             )
-            run = recorded or ""
+            run = answer or ""
         facts = {
             "run": run_name,
             "mlflow_run": run,
