@@ -184,11 +184,16 @@ def step(
     ] = [],  # noqa: B006
     profile: ProfileOption = DEFAULT_PROFILE,
     overrides: SetOption = [],  # noqa: B006
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, help="Processes that share the step's work.")
+    ] = 1,
     home: HomeOption = None,
 ) -> int:
     """Run a single step of the pipeline on folders."""
     from xcflow.steps import run_step
 
+    if processes > 1:
+        overrides = [*overrides, f"distributed.processes={processes}"]
     os.environ[VARIABLE] = str(Home.at(home).root)
     folders = {}
     for text in inputs:

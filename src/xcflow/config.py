@@ -518,6 +518,34 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True)
+class DistributedConfig:
+    """How many processes share the work of a step that several can share.
+
+    It says where work is done, not what: a checkpoint serves any number of them.
+
+    Attributes:
+        processes: Processes (ranks) on a machine; they share its cores.
+        nodes: Machines. With more than one, the task of a pipeline starts a TrainJob on the
+            cluster, which does the work.
+        max_restarts: How often all ranks start again from the last checkpoint when one is lost.
+        deadline_seconds: A TrainJob may take so long.
+        runtime: Name of the cluster's training runtime, which brings service account, secrets and
+            volumes to its pods.
+    """
+
+    processes: int = 1
+    nodes: int = 1
+    max_restarts: int = 3
+    deadline_seconds: int = 86_400
+    runtime: str = "xcflow"
+
+    def __post_init__(self) -> None:
+        _require_at_least(1, "distributed", self, "processes", "nodes", "deadline_seconds")
+        _require_at_least(0, "distributed", self, "max_restarts")
+        _require(bool(self.runtime), "distributed.runtime must name a training runtime")
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """How a model is measured on the test split. Nothing is chosen here.
 
@@ -753,6 +781,7 @@ class Config:
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     refresh: RefreshConfig = field(default_factory=RefreshConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

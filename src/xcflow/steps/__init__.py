@@ -14,8 +14,10 @@ from pathlib import Path
 
 from xcflow.config import Config
 from xcflow.disk import claimed, require_no_file, writable
+from xcflow.distributed.world import World, joined, processes_here
 from xcflow.errors import ConfigError
 from xcflow.phases import phase
+from xcflow.progress import silence
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,16 @@ class Step:
     produces: str
     optional_inputs: tuple[str, ...] = ()
 
+    @property
+    def shared(self) -> bool:
+        """Whether several processes can share its work."""
+        return "distributed" in self.sections
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Sections that its result is known by: all but the one that says where it is made."""
+        return tuple(section for section in self.sections if section != "distributed")
+
 
 _MODEL = ("run", "data", "encoder")
 
@@ -48,14 +60,19 @@ STEPS: dict[str, Step] = {
         Step(
             "train_encoder",
             ("dataset", "clusters"),
-            (*_MODEL, "clustering", "module_one", "checkpoint"),
+            (*_MODEL, "clustering", "module_one", "checkpoint", "distributed"),
             "encoder",
         ),
-        Step("export_embeddings", ("dataset", "encoder"), (*_MODEL, "module_one"), "embeddings"),
+        Step(
+            "export_embeddings",
+            ("dataset", "encoder"),
+            (*_MODEL, "module_one", "distributed"),
+            "embeddings",
+        ),
         Step(
             "train_classifier",
             ("dataset", "embeddings"),
-            (*_MODEL, "module_two", "retrieval", "checkpoint"),
+            (*_MODEL, "module_two", "retrieval", "checkpoint", "distributed"),
             "classifier",
         ),
         Step(
@@ -69,7 +86,7 @@ STEPS: dict[str, Step] = {
         Step(
             "evaluate_model",
             ("dataset", "bundle"),
-            ("run", "evaluation"),
+            ("run", "evaluation", "distributed"),
             "evaluation",
             optional_inputs=("champion",),
         ),
@@ -93,6 +110,9 @@ RETRAINING = tuple(name for name in STEPS if name != "refresh_model")
 def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     """Run one step on folders.
 
+    Where several processes are to share it, this one starts them and waits. Under torchrun each
+    rank calls this with the same arguments, and the first one writes the output.
+
     Args:
         name: One of ``STEPS``.
         config: The configuration; only the step's sections are read.
@@ -111,18 +131,27 @@ def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path
     if missing or unknown:
         what = f"needs the input {missing[0]}" if missing else f"has no input {unknown[0]}"
         raise ConfigError(f"step {name} {what}: its inputs are {', '.join(step.inputs)}")
+    if step.shared and World.of_environment().alone and config.distributed.processes > 1:
+        from xcflow.steps.launch import run_as_ranks
+
+        run_as_ranks(name, config, inputs, output)
+        return
+    if not (step.shared or World.of_environment().alone):
+        raise ConfigError(f"step {name} is the work of one process: start it without torchrun")
     _use_threads(config.run.threads)
     with phase("imports"):
         module = import_module(f"xcflow.steps.{name}")
-    with claimed(Path(output)):
-        with writable(Path(output)):
-            require_no_file(Path(output))
+    with joined() as world, claimed(Path(output)) if world.first else silence():
+        if world.first:
+            with writable(Path(output)):
+                require_no_file(Path(output))
         module.run(config, {key: Path(path) for key, path in inputs.items()}, Path(output))
+        world.meet()
 
 
 def _use_threads(threads: int) -> None:
     """Give numeric libraries as many threads as the process may use; more only slow them down."""
-    count = threads or len(os.sched_getaffinity(0))
+    count = max(1, (threads or len(os.sched_getaffinity(0))) // processes_here())
     os.environ["OMP_NUM_THREADS"] = str(count)  # torch heeds it when it is imported
     # Threads that wait sleep instead of spinning: on a machine that does anything else besides,
     # spinning costs several times the run time.

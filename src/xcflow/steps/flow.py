@@ -37,7 +37,7 @@ RECORDED_OF_REFRESH = tuple(name for name in REFRESHING if name != "promote_mode
 # Stands in the name of a run for the time of its start, which a schedule does not know beforehand.
 START_TIME = "{time}"
 # Sections that say where a run goes, not what it is.
-_NOT_RECORDED = ("tracking", "resources", "cluster", "notify")
+_NOT_RECORDED = ("tracking", "resources", "cluster", "notify", "distributed")
 
 
 def open_run(
