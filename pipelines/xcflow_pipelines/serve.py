@@ -12,7 +12,6 @@ import tempfile
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from xcflow import storage
 from xcflow.config import TrackingConfig
 from xcflow.errors import ArtifactError, MissingExtraError, XcflowError
 from xcflow.home import Home
@@ -176,8 +175,6 @@ def _source(task: Task) -> tuple[Source, str, str]:
     if found := _REGISTERED.fullmatch(name):
         tracking = TrackingConfig(**{**task.tracking, "model_name": found["name"]})
         name = found["alias"] or found["version"]
-    elif storage.is_remote(name):
-        return Folder(storage.fetch(name, home.downloads, complete=True)), "", ""
     elif name not in (names.CHAMPION, names.PREVIOUS) and not name.isdigit():
         return Folder(find_bundle(home, tracking, name)), "", ""
     before = names.PREVIOUS if name == names.CHAMPION else ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +16,7 @@ from xcflow.config import Config
 from xcflow.disk import claimed, require_no_file, writable
 from xcflow.errors import ConfigError
 from xcflow.phases import phase
+from xcflow.storage import fetch
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,19 @@ STEPS: dict[str, Step] = {
 }
 
 
+def fetch_inputs(inputs: Mapping[str, str], into: Path) -> dict[str, Path]:
+    """Make the inputs of a step readable on this machine.
+
+    Args:
+        inputs: Name of an input -> folder, or URI of one; all but a catalogue must be whole.
+        into: Folder of copies of remote ones.
+
+    Raises:
+        StorageError: One is not there, not whole, or cannot be read.
+    """
+    return {name: fetch(uri, into, complete=name != "catalogue") for name, uri in inputs.items()}
+
+
 def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     """Run one step on folders.
 
@@ -90,6 +104,22 @@ def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path
         ConfigError: No such step, or an input is missing or unknown.
         BusyError: Another process is writing the output.
     """
+    require_inputs(name, inputs)
+    _use_threads(config.run.threads)
+    with phase("imports"):
+        module = import_module(f"xcflow.steps.{name}")
+    with claimed(Path(output)):
+        with writable(Path(output)):
+            require_no_file(Path(output))
+        module.run(config, {key: Path(path) for key, path in inputs.items()}, Path(output))
+
+
+def require_inputs(name: str, inputs: Collection[str]) -> None:
+    """Refuse a step that there is not, or inputs that are not its own.
+
+    Raises:
+        ConfigError: No such step, or an input is missing or unknown.
+    """
     if name not in STEPS:
         raise ConfigError(f"no step named {name!r}: known are {', '.join(STEPS)}")
     step = STEPS[name]
@@ -98,13 +128,6 @@ def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path
     if missing or unknown:
         what = f"needs the input {missing[0]}" if missing else f"has no input {unknown[0]}"
         raise ConfigError(f"step {name} {what}: its inputs are {', '.join(step.inputs)}")
-    _use_threads(config.run.threads)
-    with phase("imports"):
-        module = import_module(f"xcflow.steps.{name}")
-    with claimed(Path(output)):
-        with writable(Path(output)):
-            require_no_file(Path(output))
-        module.run(config, {key: Path(path) for key, path in inputs.items()}, Path(output))
 
 
 def _use_threads(threads: int) -> None:

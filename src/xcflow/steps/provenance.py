@@ -23,10 +23,11 @@ class Provenance(TypedDict):
 def provenance(step: str, config: Config, inputs: Mapping[str, Path]) -> Provenance:
     """What determines a step's result besides the library: configuration and inputs."""
     digests = {name: read_manifest(path).digest for name, path in inputs.items()}
-    return {"config_digest": config.digest(*STEPS[step].sections), "inputs": digests}
+    sections = [section for section in STEPS[step].sections if section != "checkpoint"]
+    return {"config_digest": config.digest(*sections), "inputs": digests}
 
 
 def checkpoint_of(step: str, config: Config, origin: Provenance) -> Checkpoint:
     """The checkpoint that belongs to just this work, by just this code."""
     key = json_digest([library_digest(), origin["config_digest"], origin["inputs"]])
-    return Checkpoint(step, key, config.checkpoint.every_seconds)
+    return Checkpoint(step, key, config.checkpoint.every_seconds, config.checkpoint.uri)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +18,7 @@ from xcflow.disk import claimed, replace_file, writable
 from xcflow.errors import BusyError, StorageError
 from xcflow.home import Home
 from xcflow.progress import log
+from xcflow.storage import fetch_file, is_remote, listing, publish_file, remove_file
 
 _STATE = "state.safetensors"
 _MAX_SHARE = 0.1  # of the time goes into saving; large states are saved less often
@@ -34,11 +35,16 @@ class Checkpoint:
         key: Digest of all that determines the step's result; another key is another piece of work.
         every_seconds: Wall time between two saved states, more where saving takes long; 0 saves
             whenever asked.
+        uri: Where such folders stand; empty for the home. What stands under ``s3://`` outlives
+            this machine: it is what counts, and the files in the home are copies.
     """
 
-    def __init__(self, step: str, key: str, every_seconds: float) -> None:
+    def __init__(self, step: str, key: str, every_seconds: float, uri: str = "") -> None:
         self._step = step
-        self._folder = Home.at().checkpoints / f"{step}-{key[:16]}"
+        name = f"{step}-{key[:16]}"
+        self._remote = f"{uri.rstrip('/')}/{name}" if is_remote(uri) else ""
+        here = Path(uri) if uri and not self._remote else Home.at().checkpoints
+        self._folder = here / name
         self._every = every_seconds
         self._last = time.monotonic()
         self._cost = 0.0  # seconds that the last save took
@@ -84,8 +90,7 @@ class Checkpoint:
                 self._unwritten = None
             self._write(_STATE, tensors, _metadata(state))
             if self._kept is not None:  # the state before may have needed an older one
-                for path in set(self._folder.glob(_best("*"))) - {self._kept}:
-                    path.unlink()
+                self._forget_all_but({_STATE, self._kept.name})
         except StorageError as error:
             self._complain(error)
         self._last = time.monotonic()
@@ -126,6 +131,25 @@ class Checkpoint:
         finally:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
+        if self._remote:
+            publish_file(self._folder / name, f"{self._remote}/{name}")
+
+    def _forget_all_but(self, names: Set[str]) -> None:
+        for path in self._folder.glob("*"):
+            if path.name not in names:
+                path.unlink()
+        # The state first: it may need the others.
+        for file in reversed(listing(self._remote) if self._remote else []):
+            if file.name not in names:
+                remove_file(f"{self._remote}/{file.name}")
+
+    def _bring(self) -> None:
+        """Copy what stands in the remote folder to this machine."""
+        files = listing(self._remote)
+        if any(file.name == _STATE for file in files):
+            shutil.rmtree(self._folder, ignore_errors=True)
+            for file in files:
+                fetch_file(f"{self._remote}/{file.name}", self._folder / file.name)
 
     def _complain(self, error: StorageError) -> None:
         if not self._complained:
@@ -136,7 +160,12 @@ class Checkpoint:
         """The saved tensors and state, or None where there is none that can be read.
 
         The tensors are memory-mapped.
+
+        Raises:
+            StorageError: A remote folder cannot be read: to begin anew might lose days.
         """
+        if self._remote:
+            self._bring()
         path = self._folder / _STATE
         if not path.is_file():
             return None
@@ -150,6 +179,10 @@ class Checkpoint:
 
     def clear(self) -> None:
         """Forget the state: the work is done."""
+        try:
+            self._forget_all_but(set())
+        except (OSError, StorageError) as error:
+            log(f"warning: {error}; the checkpoint of {self._step} stays")
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
