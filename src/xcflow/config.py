@@ -24,6 +24,7 @@ from typing import Any, Literal, Self, TypeVar, cast
 from xcflow.artifact import json_digest
 from xcflow.cluster_config import ClusterConfig, Toleration, require_volume_size
 from xcflow.errors import ConfigError
+from xcflow.storage import is_remote, read_file
 
 # The formats of catalogues; ``auto`` looks at the names of the files.
 CatalogueFormat = Literal[
@@ -505,13 +506,18 @@ class RefreshConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """How often a training loop saves a state from which it can go on.
+    """How often a training loop saves a state from which it can go on, and where.
+
+    No result depends on it.
 
     Attributes:
         every_seconds: Wall time between two saved states.
+        uri: Folder for the states, also under ``s3://``, from which another machine can go on;
+            empty for the home folder.
     """
 
     every_seconds: float = 60.0
+    uri: str = ""
 
     def __post_init__(self) -> None:
         _require_at_least(0, "checkpoint", self, "every_seconds")
@@ -805,11 +811,12 @@ class Config:
         The gate's thresholds come from ``mlflow/gate.toml`` where neither names them.
 
         Args:
-            profile: Name of a shipped profile, or the path of a TOML file.
+            profile: Name of a shipped profile, or the path or ``s3://`` URI of a TOML file.
             overrides: Texts of the form ``section.key=value``.
 
         Raises:
             ConfigError: No such profile, not TOML, or a wrong key or value.
+            StorageError: A remote file cannot be read.
         """
         tree, source = _read_profile(profile)
         for override in overrides:
@@ -893,6 +900,11 @@ def _parse_toml(text: str, source: str) -> dict[str, Any]:
 
 
 def _read_profile(profile: str | Path) -> tuple[dict[str, Any], str]:
+    if is_remote(profile):
+        content = read_file(profile)
+        if content is None:
+            raise ConfigError(f"{profile}: no such file")
+        return _parse_toml(content.decode(errors="replace"), str(profile)), str(profile)
     path = Path(profile)
     if path.suffix == ".toml" or path.is_file():
         return read_toml(path), str(path)

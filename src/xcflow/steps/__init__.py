@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +18,7 @@ from xcflow.distributed.world import World, joined, processes_here
 from xcflow.errors import ConfigError
 from xcflow.phases import phase
 from xcflow.progress import silence
+from xcflow.storage import fetch
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Step:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """Sections that its result is known by: all but the one that says where it is made."""
-        return tuple(section for section in self.sections if section != "distributed")
+        """Sections that its result is known by: all but those that say where it is made."""
+        return tuple(name for name in self.sections if name not in ("checkpoint", "distributed"))
 
 
 _MODEL = ("run", "data", "encoder")
@@ -107,6 +108,19 @@ REFRESHING = (
 RETRAINING = tuple(name for name in STEPS if name != "refresh_model")
 
 
+def fetch_inputs(inputs: Mapping[str, str], into: Path) -> dict[str, Path]:
+    """Make the inputs of a step readable on this machine.
+
+    Args:
+        inputs: Name of an input -> folder, or URI of one; all but a catalogue must be whole.
+        into: Folder of copies of remote ones.
+
+    Raises:
+        StorageError: One is not there, not whole, or cannot be read.
+    """
+    return {name: fetch(uri, into, complete=name != "catalogue") for name, uri in inputs.items()}
+
+
 def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     """Run one step on folders.
 
@@ -123,14 +137,8 @@ def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path
         ConfigError: No such step, or an input is missing or unknown.
         BusyError: Another process is writing the output.
     """
-    if name not in STEPS:
-        raise ConfigError(f"no step named {name!r}: known are {', '.join(STEPS)}")
+    require_inputs(name, inputs)
     step = STEPS[name]
-    missing = [i for i in step.inputs if i not in inputs]
-    unknown = [i for i in inputs if i not in step.inputs + step.optional_inputs]
-    if missing or unknown:
-        what = f"needs the input {missing[0]}" if missing else f"has no input {unknown[0]}"
-        raise ConfigError(f"step {name} {what}: its inputs are {', '.join(step.inputs)}")
     if step.shared and World.of_environment().alone and config.distributed.processes > 1:
         from xcflow.steps.launch import run_as_ranks
 
@@ -147,6 +155,23 @@ def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path
                 require_no_file(Path(output))
         module.run(config, {key: Path(path) for key, path in inputs.items()}, Path(output))
         world.meet()
+        module.run(config, {key: Path(path) for key, path in inputs.items()}, Path(output))
+
+
+def require_inputs(name: str, inputs: Collection[str]) -> None:
+    """Refuse a step that there is not, or inputs that are not its own.
+
+    Raises:
+        ConfigError: No such step, or an input is missing or unknown.
+    """
+    if name not in STEPS:
+        raise ConfigError(f"no step named {name!r}: known are {', '.join(STEPS)}")
+    step = STEPS[name]
+    missing = [i for i in step.inputs if i not in inputs]
+    unknown = [i for i in inputs if i not in step.inputs + step.optional_inputs]
+    if missing or unknown:
+        what = f"needs the input {missing[0]}" if missing else f"has no input {unknown[0]}"
+        raise ConfigError(f"step {name} {what}: its inputs are {', '.join(step.inputs)}")
 
 
 def _use_threads(threads: int) -> None:
