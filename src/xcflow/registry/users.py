@@ -42,14 +42,10 @@ def put_user(tracker: Tracker, model: str, name: str, password: str, role: str) 
     """
     if not tracker.uri.startswith(("http://", "https://")):
         raise TrackingError(f"{public_uri(tracker.uri)}: is no server: only a server has users")
-    user = {"username": name, "password": password}
     with tracker.trouble():
-        is_known = _is_known(tracker, name)  # which only an administrator may ask
+        # First, because only an administrator may.
+        _make(tracker, {"username": name, "password": password})
         resources = _resources(tracker, model)
-        if is_known:
-            _ask(tracker, "PATCH", "2.0/mlflow/users/update-password", user)
-        else:
-            _ask(tracker, "POST", "2.0/mlflow/users/create", user)
         for (kind, resource), right in zip(resources, ROLES[role], strict=True):
             _grant(tracker, name, {"resource_type": kind, "resource_id": resource}, right)
 
@@ -78,9 +74,15 @@ def _resources(tracker: Tracker, model: str) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _is_known(tracker: Tracker, name: str) -> bool:
-    listed = _ask(tracker, "GET", "2.0/mlflow/users/list", {})
-    return any(user["username"] == name for user in listed["users"])
+def _make(tracker: Tracker, user: Mapping[str, str]) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        _ask(tracker, "POST", "2.0/mlflow/users/create", user)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        _ask(tracker, "PATCH", "2.0/mlflow/users/update-password", user)
 
 
 def _ask(tracker: Tracker, method: str, path: str, values: Mapping[str, Any]) -> Any:
@@ -90,8 +92,7 @@ def _ask(tracker: Tracker, method: str, path: str, values: Mapping[str, Any]) ->
     from mlflow.utils.rest_utils import http_request, verify_rest_response
 
     host = get_default_host_creds(tracker.uri)  # type: ignore[no-untyped-call]
-    body = {"params": values} if method == "GET" else {"json": values}
-    answer = http_request(host, f"/api/{path}", method, **body)  # type: ignore[no-untyped-call]
+    answer = http_request(host, f"/api/{path}", method, json=values)  # type: ignore[no-untyped-call]
     try:
         answer = verify_rest_response(answer, f"/api/{path}")
         return answer.json()
