@@ -282,6 +282,15 @@ class Tracker:
         with self.trouble():
             return dict(self.client.get_run(run).data.tags)
 
+    def contents_of_listing(self, listing: str) -> set[str]:
+        """The contents of the catalogue that was listed as this, by the beginnings of digests."""
+        where = f"tags.{names.CATALOGUE_LISTING} = '{listing}'"
+        with self.trouble():
+            experiment = self.client.get_experiment_by_name(self.experiment)
+            known = [experiment.experiment_id] if experiment else []
+            runs = self.client.search_runs(known, where) if known else []
+        return {str(run.data.tags.get(names.CATALOGUE_DIGEST, "")) for run in runs} - {""}
+
     def runs_page(self) -> str:
         """Where MLflow shows the runs side by side, from its address on."""
         with self.trouble():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 
 from xcflow.disk import refusal
 from xcflow.errors import AccessError, CredentialsError, StoreAwayError, TrackingError
@@ -96,12 +97,15 @@ def _reason_of(error: BaseException) -> str:
 def is_away(error: BaseException) -> bool:
     """Whether the same question may be answered later: no connection, no room, too busy."""
     from requests import exceptions
-    from sqlalchemy.exc import OperationalError
 
     status = _status_of(error)
     if status == _FAULT:  # of a server that is there, but cannot reach the storage of its files
         return any(_FILES in str(cause) for cause in _causes(error))
     if status:
         return status in _TOO_BUSY
-    gone = (OperationalError, exceptions.ConnectionError, exceptions.Timeout)
+    gone: tuple[type[BaseException], ...] = (exceptions.ConnectionError, exceptions.Timeout)
+    with suppress(ImportError):  # who only asks tracking servers may lack it
+        from sqlalchemy.exc import OperationalError
+
+        gone = (*gone, OperationalError)
     return any(isinstance(cause, gone) or refusal(cause) for cause in _causes(error))
