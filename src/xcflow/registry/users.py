@@ -12,17 +12,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from xcflow.errors import TrackingError
+from xcflow.registry.claims import ClaimLog
 from xcflow.registry.moves import MoveLog
 from xcflow.registry.store import public_uri
 from xcflow.registry.tracking import Tracker
 
 READ, EDIT = "READ", "EDIT"
-# Role -> its rights to the experiment of the runs, to the record of moves, and to the registered
-# model with its aliases.
-ROLES: Mapping[str, tuple[str, str, str]] = {
-    "reader": (READ, READ, READ),
-    "trainer": (EDIT, READ, READ),
-    "promoter": (EDIT, EDIT, EDIT),
+# Role -> its rights to the experiment of the runs, to the claims of triggers, to the record of
+# moves, and to the registered model with its aliases.
+ROLES: Mapping[str, tuple[str, str, str, str]] = {
+    "reader": (READ, READ, READ, READ),
+    "trigger": (READ, EDIT, READ, READ),
+    "trainer": (EDIT, EDIT, READ, READ),
+    "promoter": (EDIT, EDIT, EDIT, EDIT),
 }
 
 
@@ -66,10 +68,11 @@ def _grant(tracker: Tracker, user: str, resource: Mapping[str, str], right: str)
 
 def _resources(tracker: Tracker, model: str) -> tuple[tuple[str, str], ...]:
     """What rights are about, made where it is missing."""
-    moves = tracker.client.get_run(MoveLog(tracker, model).open()).info.experiment_id
+    claims, moves = (log(tracker, model).open() for log in (ClaimLog, MoveLog))
     return (
         ("experiment", tracker.experiment_id()),
-        ("experiment", moves),
+        ("experiment", tracker.client.get_run(claims).info.experiment_id),
+        ("experiment", tracker.client.get_run(moves).info.experiment_id),
         ("registered_model", model),
     )
 
