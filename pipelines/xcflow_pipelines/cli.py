@@ -538,7 +538,7 @@ def mlflow(
 @app.command()
 def user(
     name: Annotated[str, typer.Argument(metavar="NAME")],
-    role: Annotated[str, typer.Option("--role", help="reader, trainer or promoter.")],
+    role: Annotated[str, typer.Option("--role", help="reader, trigger, trainer or promoter.")],
     home: HomeOption = None,
 ) -> int:
     """Make a user of the tracking server, or give one another password and role.
