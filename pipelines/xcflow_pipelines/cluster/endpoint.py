@@ -82,6 +82,8 @@ class Endpoint:
             )
         host = host if "://" in host else f"https://{host}"
         ca_file = cluster.ca_file or os.environ.get(CA_VARIABLE, "")
+        if ca_file and not Path(ca_file).is_file():
+            raise ClusterError(f"{ca_file}: no such file of certificates (cluster.ca_file)")
         return cls(host, cluster.ui.rstrip("/") or host, cluster.namespace, ca_file)
 
     @property
@@ -166,7 +168,8 @@ class Endpoint:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise EndpointAwayError(
                 f"{self.host}: Kubeflow Pipelines cannot be reached ({_reason(error)}): is the "
-                f"address right (cluster.host, ${HOST_VARIABLE}) and the port forwarded?"
+                f"address right (cluster.host, ${HOST_VARIABLE}), its port forwarded, its certificate "
+                "trusted (cluster.ca_file)?"
             ) from error
         kind = self._client.last_response.getheader("Content-Type") or ""
         if "json" not in kind:
