@@ -168,8 +168,8 @@ class Endpoint:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise EndpointAwayError(
                 f"{self.host}: Kubeflow Pipelines cannot be reached ({_reason(error)}): is the "
-                f"address right (cluster.host, ${HOST_VARIABLE}), its port forwarded, its certificate "
-                "trusted (cluster.ca_file)?"
+                f"address right (cluster.host, ${HOST_VARIABLE}), its port forwarded, its "
+                "certificate trusted (cluster.ca_file)?"
             ) from error
         kind = self._client.last_response.getheader("Content-Type") or ""
         if "json" not in kind:

@@ -10,6 +10,7 @@ from xcflow.config import Config
 from xcflow.errors import ClusterError, ConfigError
 from xcflow_pipelines.cluster.compiling import compile_package
 from xcflow_pipelines.cluster.policy import require_fit_for_production
+from xcflow_pipelines.toml_text import to_toml
 
 PROFILE = Path(__file__).parents[2] / "contract" / "cluster.toml"
 IMAGE = f"registry/xcflow@sha256:{'0' * 64}"
@@ -92,8 +93,11 @@ def test_names_of_secrets_are_known(name):
     assert re.fullmatch(SECRET_NAME, name)
 
 
-def test_a_profile_of_a_cluster_survives_plain_values_and_json():
+def test_a_profile_of_a_cluster_survives_plain_values_and_files(tmp_path):
     config = Config.load(PROFILE)
+    written = tmp_path / "written.toml"
+    written.write_text(to_toml(config.to_dict()))
+    assert Config.load(written) == config
     assert Config.from_dict(config.to_dict()) == config
     assert Config.from_json(config.to_json()) == config
     assert config.resources.train_encoder.tolerations[0].operator == "Exists"
