@@ -116,6 +116,14 @@ def close_run(tracker: Tracker, key: str, succeeded: bool, error: str) -> str:
     return reason
 
 
+def describe_run(tracker: Tracker, key: str) -> dict[str, str]:
+    """The name of a pipeline's run, the verdict on its model, and where a person sees it."""
+    run = tracker.find_run(key)
+    name, _ = tracker.description(run)
+    verdict = tracker.tags(run).get(names.VERDICT, "")
+    return {"name": name, "verdict": verdict, "page": tracker.run_page(run)}
+
+
 def interrupt_run(tracker: Tracker, key: str, reason: str) -> None:
     """Close a pipeline's run that did not come to its end, with the steps that it was in."""
     run = tracker.find_run(key)

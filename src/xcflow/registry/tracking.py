@@ -296,6 +296,14 @@ class Tracker:
             runs = self.client.search_runs(known, where) if known else []
         return {str(run.data.tags.get(names.CATALOGUE_DIGEST, "")) for run in runs} - {""}
 
+    def run_page(self, run: str) -> str:
+        """Where a server of the store shows a run, empty where the store is no server."""
+        if not self.uri.startswith(("http://", "https://")):
+            return ""
+        with self.trouble():
+            experiment = self.client.get_run(run).info.experiment_id
+        return f"{public_uri(self.uri).rstrip('/')}/#/experiments/{experiment}/runs/{run}"
+
     def runs_page(self) -> str:
         """Where MLflow shows the runs side by side, from its address on."""
         with self.trouble():

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,7 +26,7 @@ from xcflow.progress import log
 from xcflow.registry import names
 from xcflow.registry.service import connected, survived
 from xcflow.registry.summary import read_json, settings_that_differ
-from xcflow.steps import REFRESHING, RETRAINING, STEPS
+from xcflow.steps import REFRESHING, RETRAINING, STEPS, webhook
 from xcflow.steps.task import TIMES, Artifact, one_line_errors
 from xcflow.storage import fetch
 
@@ -36,6 +38,8 @@ RECORDED = tuple(name for name in RETRAINING if name != "promote_model")
 RECORDED_OF_REFRESH = tuple(name for name in REFRESHING if name != "promote_model")
 # Stands in the name of a run for the time of its start, which a schedule does not know beforehand.
 START_TIME = "{time}"
+# How the key of a run looks that Kubeflow Pipelines has started on a cluster.
+_KUBEFLOW_ID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 # Sections that say where a run goes, not what it is.
 _NOT_RECORDED = ("tracking", "resources", "cluster", "notify", "distributed")
 
@@ -196,12 +200,56 @@ def record_run(
 
 
 def close_run(run_name: str, config: str, state: str, error: str) -> None:
-    """Close the pipeline's run and say how it ended."""
-    succeeded = state == "SUCCEEDED"
-    with one_line_errors(), survived("the run's end goes unrecorded"), connected() as service:
-        key = _run_key(run_name)
-        reason = service.record("close_run", key=key, succeeded=succeeded, error=error or state)
-        log(f"run {run_name} " + ("finished" if succeeded else f"failed: {reason or state}"))
+    """Close the pipeline's run and say how it ended, here and to a webhook."""
+    with one_line_errors():
+        settings, key = Config.from_json(config), _run_key(run_name)
+        url = os.environ.get(webhook.VARIABLE) or settings.notify.webhook
+        succeeded, reason = state == "SUCCEEDED", ""
+        tracked = TrackedRun(run_name.replace(START_TIME, key))
+        with survived("the run's end goes unrecorded"), connected() as service:
+            said = service.record("close_run", key=key, succeeded=succeeded, error=error or state)
+            reason = said or ""
+            if url:
+                tracked = TrackedRun(**service.call("describe_run", key=key))
+        reason = "" if succeeded else reason or error or state
+        log(f"run {tracked.name} " + ("finished" if succeeded else f"failed: {reason}"))
+        if url:
+            webhook.post(url, _ending(settings, key, state, reason, tracked), settings.notify)
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """What the tracking store knows of a run.
+
+    Attributes:
+        name: Its name.
+        verdict: The gate's verdict, empty where it did not come to that.
+        page: Where a person sees it, empty where nobody serves it.
+    """
+
+    name: str
+    verdict: str = ""
+    page: str = ""
+
+
+def _ending(config: Config, key: str, state: str, reason: str, run: TrackedRun) -> dict[str, Any]:
+    """How a run ended, for programs and, as ``text``, for chats."""
+    outcome = f"failed: {reason}"
+    if state == "SUCCEEDED":
+        outcome = "promoted" if run.verdict == names.PROMOTE else f"finished, {run.verdict}"
+    pages = config.cluster.ui or config.cluster.host
+    links = {"mlflow": run.page}
+    if pages and re.fullmatch(_KUBEFLOW_ID, key):
+        links["kubeflow"] = f"{pages.rstrip('/')}/#/runs/details/{key}"
+    return {
+        "text": f"xcflow run {run.name}: {outcome}",
+        "run": run.name,
+        "run_key": key,
+        "state": state,
+        "verdict": run.verdict,
+        "error": reason,
+        "links": {name: page for name, page in links.items() if page},
+    }
 
 
 def method_name(config: Config) -> str:
