@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from xcflow.home import DEFAULT, VARIABLE, Home
+from xcflow.home import VARIABLE, Home
 from xcflow.interruption import interruptible
+from xcflow_pipelines.cluster.commands import pipeline_app
+from xcflow_pipelines.options import (
+    DEFAULT_PROFILE,
+    HomeOption,
+    JsonOption,
+    ProfileOption,
+    SetOption,
+)
+from xcflow_pipelines.options import load_config as _config
+from xcflow_pipelines.options import print_json as _print_json
 from xcflow_pipelines.shell import OK, BadUsageError, guarded
-
-if TYPE_CHECKING:
-    from xcflow.config import Config
 
 app = typer.Typer(
     name="xcflow",
@@ -30,22 +36,8 @@ profiles_app = typer.Typer(
     help="Show the shipped configurations.", invoke_without_command=True, rich_markup_mode=None
 )
 app.add_typer(profiles_app, name="profiles")
+app.add_typer(pipeline_app, name="pipeline")
 
-HomeOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--home", metavar="DIR", help=f"Folder of all state [default: ${VARIABLE} or {DEFAULT}]."
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
-ProfileOption = Annotated[
-    str,
-    typer.Option("--profile", metavar="NAME|FILE", help="A shipped profile or a TOML file."),
-]
-SetOption = Annotated[
-    list[str],
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value; may be repeated."),
-]
 DataOption = Annotated[
     str,
     typer.Option(
@@ -62,8 +54,6 @@ ModelOption = Annotated[
     ),
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the record.")]
-
-DEFAULT_PROFILE = "quick"
 
 
 def main() -> None:
@@ -503,12 +493,6 @@ def mlflow(
     return serve_mlflow(place, tracking_of(place), host, port)
 
 
-def _config(profile: str, overrides: list[str]) -> Config:
-    from xcflow.config import Config
-
-    return Config.load(profile, overrides)
-
-
 def _told(move: Any, as_json: bool, nothing: str) -> int:
     """Say what a move of the champion was."""
     from dataclasses import asdict
@@ -526,9 +510,3 @@ def _told(move: Any, as_json: bool, nothing: str) -> int:
 def _first_comment(text: str) -> str:
     line = text.partition("\n")[0]
     return line.removeprefix("#").strip() if line.startswith("#") else ""
-
-
-def _print_json(value: Mapping[str, Any] | list[Any]) -> None:
-    import json
-
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
