@@ -306,7 +306,10 @@ def sweep(
 
 @app.command()
 def promote(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The run whose model it is.")],
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="The run whose model it is, by name or MLflow id."),
+    ],
     override: Annotated[
         bool, typer.Option("--override", help="Whatever the verdict was; needs --reason.")
     ] = False,
@@ -491,6 +494,32 @@ def mlflow(
 
     place = Home.at(home)
     return serve_mlflow(place, tracking_of(place), host, port)
+
+
+@app.command()
+def user(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    role: Annotated[str, typer.Option("--role", help="reader, trainer or promoter.")],
+    home: HomeOption = None,
+) -> int:
+    """Make a user of the tracking server, or give one another password and role.
+
+    As its administrator. The password is $XCFLOW_USER_PASSWORD, else it is asked for.
+    """
+    from xcflow.registry.tracking import Tracker
+    from xcflow.registry.users import ROLES, put_user
+    from xcflow_pipelines.records import tracking_of
+
+    if role not in ROLES:
+        raise BadUsageError(f"--role {role}: expected {', '.join(ROLES)}")
+    place = Home.at(home)
+    tracking = tracking_of(place)
+    password = os.environ.get("XCFLOW_USER_PASSWORD") or typer.prompt(
+        f"password of {name}", hide_input=True, confirmation_prompt=True
+    )
+    put_user(Tracker.at(tracking, place), tracking.model_name, name, password, role)
+    typer.echo(f"user {name}: {role}")
+    return OK
 
 
 def _told(move: Any, as_json: bool, nothing: str) -> int:

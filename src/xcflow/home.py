@@ -82,6 +82,11 @@ class Home:
         return self.root / "evaluations"
 
     @property
+    def verdicts(self) -> Path:
+        """Copies of verdicts of runs of other machines."""
+        return self.root / "verdicts"
+
+    @property
     def sweeps(self) -> Path:
         """Pages of sweeps over settings."""
         return self.root / "sweeps"

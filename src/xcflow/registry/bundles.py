@@ -68,10 +68,10 @@ def stored_version(home: Home, config: TrackingConfig, name: str) -> tuple[str, 
 
 
 def fetch_bundle(tracker: Tracker, home: Home, digest: str) -> Path:
-    """The local folder of a registered bundle, fetched where it is not at hand.
+    """The local folder of a recorded bundle, fetched where it is not at hand.
 
     Raises:
-        TrackingError: No registered version has this bundle.
+        TrackingError: Neither a registered version nor a run's model has this bundle.
         ArtifactError: What came is not the bundle that was registered.
     """
     place = home.models / digest
@@ -149,9 +149,10 @@ def keep_bundle(home: Home, bundle: Path, digest: str) -> Path:
 def _uri_of(tracker: Tracker, digest: str) -> str:
     where = f"tags.{names.BUNDLE_DIGEST} = '{digest}'"
     found = tracker.client.search_model_versions(where, max_results=1)
-    if not found:
+    model = f"{found[0].name}/{found[0].version}" if found else tracker.find_model(digest)
+    if model is None:
         raise TrackingError(f"no registered model holds the bundle {digest[:12]}")
-    return f"models:/{found[0].name}/{found[0].version}"
+    return f"models:/{model}"
 
 
 def _link_or_copy(source: str, target: str) -> None:

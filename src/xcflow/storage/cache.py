@@ -3,10 +3,14 @@
 In the cache's folder::
 
     NAME-IDENTITY/              a whole folder: hard links to contents
-    .NAME-IDENTITY.use          locked by each process that reads that folder; its time: last use
+    .NAME-IDENTITY.use          locked by each process that reads that folder; its time: last use;
+                                in it: since which start of the machine the folder is known good
     .NAME-IDENTITY.unfinished/  what has come so far of a folder
     content/SHA256              a file's content
     known/DIGEST                the sha256 of an object that the store has none for
+
+Nothing is brought to the disk itself, which may be slower than the network. Instead contents are
+checked again before they are used after a new start of the machine.
 """
 
 from __future__ import annotations
@@ -19,8 +23,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from xcflow.artifact import json_digest
-from xcflow.disk import claimed, remove_leftovers, replace_folder, sync, writable, write_text
+from xcflow.artifact import json_digest, sha256_file
+from xcflow.disk import claimed, remove_leftovers, writable, write_text
 from xcflow.errors import BusyError, StorageError
 from xcflow.storage.download import Source, download
 
@@ -74,41 +78,47 @@ class Cache:
         target = self._root / name
         while not self._hold(target):
             with claimed(target, wait=True), writable(target):
-                if not target.exists():
+                if not _is_good(target):
                     self._make(target, files, client)
         return target
 
     def _make(self, target: Path, files: Mapping[str, Source], client: Any) -> None:
         unfinished = _unfinished(target)
+        if target.exists():
+            target.rename(unfinished)
         places = {_inside(unfinished, name, source): source for name, source in files.items()}
         unfinished.mkdir(exist_ok=True)
         os.utime(unfinished)
-        missing = [
-            (source, path)
-            for path, source in places.items()
-            if not path.exists() and not self._link(source, path)
-        ]
+        missing = [(source, path) for path, source in places.items() if not self._has(source, path)]
         self.make_room(sum(source.size for source, _ in missing))
         download(client, missing, self._keep)
-        _use(target).touch()
-        replace_folder(unfinished, target)
+        _use(target).write_text(_start_of_machine(), encoding="ascii")
+        unfinished.rename(target)
 
-    def _link(self, source: Source, path: Path) -> bool:
-        """Take a content that is here already; whether it was."""
-        try:
-            sha256 = source.sha256 or self._note(source).read_text(encoding="ascii")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.link(self._contents / sha256, path)
-        except FileNotFoundError:
+    def _has(self, source: Source, path: Path) -> bool:
+        """Whether a file is there, or its content is, which is then linked to."""
+        sha256 = source.sha256 or _text(self._note(source))
+        if not sha256:
             return False
-        return True
+        if path.is_file() and sha256_file(path) == sha256:
+            return True
+        path.unlink(missing_ok=True)
+        content = self._contents / sha256
+        try:
+            if sha256_file(content) == sha256:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                os.link(content, path)
+                return True
+            content.unlink()
+        except FileNotFoundError:  # also where another process makes room
+            pass
+        return False
 
     def _keep(self, source: Source, target: Path, partial: Path, sha256: str) -> None:
         """Give a content that came its place, and the folder a link to it."""
         content = self._contents / sha256
         self._contents.mkdir(exist_ok=True)
         partial.chmod(0o444)  # what is written into one folder would change others
-        sync(partial)
         target.unlink(missing_ok=True)
         os.link(partial, target)  # first: a content without a link is free to go
         partial.replace(content)
@@ -128,11 +138,11 @@ class Cache:
                 return False
             fcntl.flock(lock, fcntl.LOCK_SH)
             _held[target] = lock
-        if target.is_dir():
-            with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
+            same = os.path.samestat(os.fstat(_held[target]), _use(target).stat())
+            if same and _is_good(target):
                 os.utime(_use(target))
-                if os.path.samestat(os.fstat(_held[target]), _use(target).stat()):
-                    return True
+                return True
         os.close(_held.pop(target))
         return False
 
@@ -202,6 +212,22 @@ def _unused(target: Path) -> Iterator[bool]:
         yield False
     finally:
         os.close(lock)
+
+
+def _is_good(target: Path) -> bool:
+    """Whether a folder is there, and whole since the machine's start at the earliest."""
+    return target.is_dir() and _text(_use(target)) == _start_of_machine()
+
+
+def _start_of_machine() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except FileNotFoundError:
+        return ""
 
 
 def _use(target: Path) -> Path:

@@ -56,10 +56,7 @@ def connect() -> Any:
         # A session of its own: boto3's default one keeps the first credentials it ever saw.
         session = Session(region_name=os.environ.get("AWS_REGION") or None)
         config = Config(
-            retries={
-                "mode": "standard",
-                "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS") or _ATTEMPTS),
-            },
+            retries={"mode": "standard", "total_max_attempts": _attempts()},
             connect_timeout=10,
             max_pool_connections=CONCURRENCY + 2,
             s3=_addressing(),
@@ -81,9 +78,13 @@ def _addressing() -> dict[str, str]:
     return {"addressing_style": "path"} if own else {}
 
 
+def _attempts() -> int:
+    return int(os.environ.get("AWS_MAX_ATTEMPTS") or _ATTEMPTS)
+
+
 def pauses() -> Iterator[float]:
     """Seconds to wait before asking again: exponential back-off with full jitter."""
-    for attempt in range(_ATTEMPTS - 1):
+    for attempt in range(_attempts() - 1):
         yield random.random() * min(2.0**attempt, _LONGEST_PAUSE_S)
 
 
