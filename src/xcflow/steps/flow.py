@@ -18,7 +18,7 @@ from typing import Any
 
 import xcflow
 from xcflow.artifact import MANIFEST, read_manifest
-from xcflow.config import Config
+from xcflow.config import Config, DataConfig
 from xcflow.errors import ConfigError, TrackingError
 from xcflow.home import Home
 from xcflow.library import library_digest
@@ -64,7 +64,9 @@ def open_run(
                 f"{present[:12]} (version {xcflow.__version__}): start it again"
             )
         name = run_name.replace(START_TIME, time.strftime("%m%d-%H%M", time.gmtime()))
-        digest = catalogue_digest or _present_digest(catalogue_uri, settings)
+        digest, listing = catalogue_digest, ""
+        if not digest:
+            digest, listing = _present_catalogue(catalogue_uri, settings.data)
         catalogue = catalogue_uri.rstrip("/").rpartition("/")[2]
         with survived("the run goes unrecorded"), connected() as service:
             service.record(
@@ -79,18 +81,29 @@ def open_run(
                     names.METHOD: method_name(settings),
                     names.SETTINGS: settings_that_differ(recorded_config(settings)) or "defaults",
                     **_licence(catalogue_uri),
+                    **({names.CATALOGUE_LISTING: listing} if listing else {}),
                 },
                 dataset={"name": catalogue, "digest": digest, "source": catalogue_uri},
             )
         return name, digest, *(settings.to_json(step.sections) for step in STEPS.values())
 
 
-def _present_digest(catalogue_uri: str, config: Config) -> str:
-    """The identity of what stands at a URI right now."""
+def _present_catalogue(uri: str, config: DataConfig) -> tuple[str, str]:
+    """The identity of what stands at a URI right now, and that of its listing.
+
+    The latter by which a trigger knows a catalogue without a seal in a store; it is empty where
+    there is none, or the catalogue was changed while it was read.
+    """
+    from xcflow.catalogue.outline import look_at
     from xcflow.catalogue.readers import catalogue_digest
 
+    outline = look_at(uri, config)
+    if outline.content:
+        return outline.content, ""
     with TemporaryDirectory() as scratch:
-        return catalogue_digest(fetch(catalogue_uri, Path(scratch)), config.data.format)
+        digest = catalogue_digest(fetch(uri, Path(scratch)), config.format)
+    unchanged = look_at(uri, config).digest == outline.digest
+    return digest, outline.digest if unchanged else ""
 
 
 def find_champion(config: str, bundle: str) -> str:
