@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from xcflow.home import DEFAULT, VARIABLE, Home
+from xcflow.home import VARIABLE, Home
 from xcflow.interruption import interruptible
+from xcflow_pipelines.cluster.commands import pipeline_app
+from xcflow_pipelines.options import (
+    DEFAULT_PROFILE,
+    HomeOption,
+    JsonOption,
+    ProfileOption,
+    SetOption,
+)
+from xcflow_pipelines.options import load_config as _config
+from xcflow_pipelines.options import print_json as _print_json
 from xcflow_pipelines.shell import OK, BadUsageError, guarded
-
-if TYPE_CHECKING:
-    from xcflow.config import Config
 
 app = typer.Typer(
     name="xcflow",
@@ -30,22 +36,8 @@ profiles_app = typer.Typer(
     help="Show the shipped configurations.", invoke_without_command=True, rich_markup_mode=None
 )
 app.add_typer(profiles_app, name="profiles")
+app.add_typer(pipeline_app, name="pipeline")
 
-HomeOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--home", metavar="DIR", help=f"Folder of all state [default: ${VARIABLE} or {DEFAULT}]."
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
-ProfileOption = Annotated[
-    str,
-    typer.Option("--profile", metavar="NAME|FILE", help="A shipped profile or a TOML file."),
-]
-SetOption = Annotated[
-    list[str],
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value; may be repeated."),
-]
 DataOption = Annotated[
     str,
     typer.Option(
@@ -62,8 +54,6 @@ ModelOption = Annotated[
     ),
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the record.")]
-
-DEFAULT_PROFILE = "quick"
 
 
 def main() -> None:
@@ -143,6 +133,27 @@ def validate(
             if check["status"] != "passed":
                 typer.echo(f"{check['status']:<8} {check['title']}: {check['count']:,}")
         typer.echo(f"the catalogue can be used; the report on it: {page}")
+    return OK
+
+
+@app.command()
+def seal(
+    data: Annotated[str, typer.Option("--data", metavar="PATH|URI", help="Folder of a catalogue.")],
+    profile: ProfileOption = DEFAULT_PROFILE,
+    overrides: SetOption = [],  # noqa: B006
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Write catalogue.json beside a catalogue's files: what it holds, to be known at a glance."""
+    from xcflow_pipelines.sealing import seal_catalogue
+
+    written = seal_catalogue(_config(profile, overrides).data, data, Home.at(home))
+    if as_json:
+        counts = {"labels": written.labels, "documents": written.documents}
+        _print_json({"digest": written.digest, **counts})
+    else:
+        counted = f"{written.labels:,} labels, {written.documents:,} documents"
+        typer.echo(f"sealed as {written.digest[:12]}: {counted}")
     return OK
 
 
@@ -297,7 +308,7 @@ def sweep(
 def promote(
     run: Annotated[
         str,
-        typer.Argument(metavar="RUN", help="The run whose model it is: its name, or MLflow id."),
+        typer.Argument(metavar="RUN", help="The run whose model it is, by name or MLflow id."),
     ],
     override: Annotated[
         bool, typer.Option("--override", help="Whatever the verdict was; needs --reason.")
@@ -511,12 +522,6 @@ def user(
     return OK
 
 
-def _config(profile: str, overrides: list[str]) -> Config:
-    from xcflow.config import Config
-
-    return Config.load(profile, overrides)
-
-
 def _told(move: Any, as_json: bool, nothing: str) -> int:
     """Say what a move of the champion was."""
     from dataclasses import asdict
@@ -534,9 +539,3 @@ def _told(move: Any, as_json: bool, nothing: str) -> int:
 def _first_comment(text: str) -> str:
     line = text.partition("\n")[0]
     return line.removeprefix("#").strip() if line.startswith("#") else ""
-
-
-def _print_json(value: Mapping[str, Any] | list[Any]) -> None:
-    import json
-
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -100,7 +100,7 @@ def run_locally(
             _passed_on_to_tasks(watcher),
             _quiet(watcher),
         ):
-            _run_pipeline(config, arguments, home, run.folder)
+            _run_pipeline(arguments, home, run.folder)
         watcher.close()
     run.seconds = time.monotonic() - start
     run.summary = _summary(run.folder)
@@ -151,9 +151,10 @@ def _is_whole(entry: Path) -> bool:
     return True
 
 
-def _run_pipeline(config: Config, arguments: Mapping[str, str], home: Home, folder: Path) -> None:
+def _run_pipeline(arguments: Mapping[str, str], home: Home, folder: Path) -> None:
     from kfp import local
 
+    from xcflow_pipelines.placement import on_this_machine
     from xcflow_pipelines.retraining import retraining_pipeline
 
     local.init(
@@ -163,7 +164,7 @@ def _run_pipeline(config: Config, arguments: Mapping[str, str], home: Home, fold
         cache_root=str(home.cache),
         raise_on_error=False,
     )
-    retraining_pipeline(config.resources)(**arguments)
+    retraining_pipeline(on_this_machine)(**arguments)
 
 
 @contextlib.contextmanager

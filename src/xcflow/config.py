@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, cast
 
 from xcflow.artifact import json_digest
+from xcflow.cluster_config import ClusterConfig, Toleration, require_volume_size
 from xcflow.errors import ConfigError
 
 # The formats of catalogues; ``auto`` looks at the names of the files.
@@ -636,6 +637,30 @@ class TrackingConfig:
 
 
 @dataclass(frozen=True)
+class NotifyConfig:
+    """Who is told how a run ended, beside the tracking store.
+
+    Attributes:
+        webhook: Address that gets a POST with JSON; empty for ``$XCFLOW_WEBHOOK_URL``, where it is
+            set. An address that holds a secret belongs there.
+        attempts: How often it is tried.
+        timeout_seconds: How long one attempt may take.
+    """
+
+    webhook: str = ""
+    attempts: int = 3
+    timeout_seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        _require(
+            re.fullmatch(r"(https?://.+)?", self.webhook) is not None,
+            f"notify.webhook must begin with http:// or https://, it is {self.webhook!r}",
+        )
+        _require_at_least(1, "notify", self, "attempts")
+        _require(self.timeout_seconds > 0, "notify.timeout_seconds must be above 0")
+
+
+@dataclass(frozen=True)
 class TaskResources:
     """What one task asks of a cluster.
 
@@ -644,15 +669,23 @@ class TaskResources:
         memory: Requested and largest memory, as Kubernetes writes it.
         accelerator: Resource name of an accelerator, such as ``nvidia.com/gpu``.
         accelerators: How many; 0 for none.
+        shared_memory: Largest size of ``/dev/shm``, through which loaders of data and processes on
+            one node talk; part of ``memory``; empty for the container's default of 64 MiB.
+        node_selector: Labels that a node must have, beside those of ``cluster.node_selector``.
+        tolerations: Taints that do not keep the task away, beside ``cluster.tolerations``.
     """
 
     cpu: str = "2"
     memory: str = "4Gi"
     accelerator: str = "nvidia.com/gpu"
     accelerators: int = 0
+    shared_memory: str = "1Gi"
+    node_selector: dict[str, str] = field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = ()
 
     def __post_init__(self) -> None:
         _require(self.accelerators >= 0, "resources: accelerators must not be negative")
+        require_volume_size(self.shared_memory, "resources: shared_memory")
 
 
 @dataclass(frozen=True)
@@ -661,6 +694,7 @@ class SmallTaskResources(TaskResources):
 
     cpu: str = "500m"
     memory: str = "1Gi"
+    shared_memory: str = ""
 
 
 @dataclass(frozen=True)
@@ -698,6 +732,8 @@ class Config:
     gate: GateConfig = field(default_factory=GateConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    notify: NotifyConfig = field(default_factory=NotifyConfig)
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any], source: str = "configuration") -> Self:
@@ -884,6 +920,14 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
     if origin is tuple:
         _require(isinstance(value, list | tuple), f"{where} must be a list, not {value!r}")
         return tuple(_checked(item, typing.get_args(hint)[0], where) for item in value)
+    if origin is dict:
+        _require(isinstance(value, Mapping), f"{where} is a table of names and values")
+        return {
+            key: _checked(v, typing.get_args(hint)[1], f"{where}.{key}") for key, v in value.items()
+        }
+    if dataclasses.is_dataclass(hint):
+        _require(isinstance(value, Mapping), f"{where} must hold tables, not {value!r}")
+        return _build(cast(type[Any], hint), value, where, "")
     if origin in (typing.Union, types.UnionType):
         raise TypeError(f"{where}: union types are not supported in a configuration")
     if hint is float and type(value) is int:

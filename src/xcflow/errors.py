@@ -74,3 +74,7 @@ class CredentialsError(AccessError):
 
 class GateError(XcflowError):
     """The gate or the registry refuses what was asked."""
+
+
+class ClusterError(XcflowError):
+    """Kubeflow Pipelines on a cluster cannot be reached, or refuses what was asked."""

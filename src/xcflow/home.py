@@ -62,9 +62,14 @@ class Home:
         return self.root / "models"
 
     @property
-    def catalogues(self) -> Path:
-        """Copies of remote catalogues."""
-        return self.root / "catalogues"
+    def downloads(self) -> Path:
+        """Copies of remote folders, no more than fits; see ``xcflow.storage.cache``."""
+        return self.root / "downloads"
+
+    @property
+    def outputs(self) -> Path:
+        """Folders that are being written and go to a remote place."""
+        return self.root / "outputs"
 
     @property
     def batches(self) -> Path:

@@ -80,7 +80,7 @@ def test_a_step_component_takes_what_the_step_takes(name):
 
 
 def test_configure_gives_each_step_its_sections():
-    assert list(outputs("configure")) == list(STEPS)
+    assert list(outputs("configure")) == ["run_name", "catalogue_digest", *STEPS]
 
 
 def test_the_record_gets_the_outputs_in_its_order():

@@ -28,7 +28,7 @@ from xcflow.errors import (
 )
 from xcflow.home import Home
 from xcflow.registry import names
-from xcflow.registry.tracking import Tracker
+from xcflow.registry.tracking import Tracker, user_name
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import RegisteredModel
@@ -187,9 +187,10 @@ class MoveLog:
         except CredentialsError:
             raise
         except AccessError as error:
+            who = user_name(self._tracker.uri)
             raise AccessError(
-                f"{self._tracker.who} may not promote: it needs the right EDIT on the registered "
-                f"model {self._model} (role promoter, mlflow/README.md)"
+                f"{who} may not promote: it needs the right EDIT on the registered model "
+                f"{self._model} (role promoter, mlflow/README.md)"
             ) from error
 
     def open(self) -> str:

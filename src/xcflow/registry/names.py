@@ -34,6 +34,7 @@ METHOD = "method"
 SETTINGS = "settings"
 NOT_PROMOTED = "not_promoted"
 CATALOGUE = "catalogue"
+CATALOGUE_LISTING = "catalogue_listing"
 LICENCE = "licence"
 
 # Folders and files among a run's artifacts.

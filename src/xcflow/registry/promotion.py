@@ -22,7 +22,7 @@ from xcflow.registry import names
 from xcflow.registry.bundles import BUNDLE, fetch_bundle, keep_bundle
 from xcflow.registry.model_card import shortened
 from xcflow.registry.moves import Move, MoveLog, append_move
-from xcflow.registry.tracking import Tracker
+from xcflow.registry.tracking import Tracker, user_name
 
 # A move that is written down and not made for so long was given up.
 UNDER_WAY_S = 120.0
@@ -275,7 +275,7 @@ class Registry:
     ) -> Move:
         move = Move(
             time=datetime.now(UTC).isoformat(timespec="seconds"),
-            who=self.tracker.who,
+            who=user_name(self.tracker.uri),
             action=action,
             model=self.model,
             version=to.number,

@@ -30,7 +30,10 @@ def connect(uri: str) -> MlflowClient:
     os.environ.setdefault(_TIMEOUT_VARIABLE, "10")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    # Standard output is for answers.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # answers stand there
     try:
         import mlflow
         from mlflow.tracking import MlflowClient

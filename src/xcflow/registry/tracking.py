@@ -102,11 +102,6 @@ class Tracker:
         experiment = os.environ.get(EXPERIMENT_VARIABLE) or TrackingConfig().experiment
         return cls.at(TrackingConfig(experiment=experiment), Home.at())
 
-    @property
-    def who(self) -> str:
-        """The user that the store knows, else that of this process."""
-        return Credentials.of_environment(self.uri).user or _process_user()
-
     @contextmanager
     def trouble(self) -> Iterator[None]:
         """Turn whatever the store's client raises into one line."""
@@ -287,6 +282,15 @@ class Tracker:
         with self.trouble():
             return dict(self.client.get_run(run).data.tags)
 
+    def contents_of_listing(self, listing: str) -> set[str]:
+        """The contents of the catalogue that was listed as this, by the beginnings of digests."""
+        where = f"tags.{names.CATALOGUE_LISTING} = '{listing}'"
+        with self.trouble():
+            experiment = self.client.get_experiment_by_name(self.experiment)
+            known = [experiment.experiment_id] if experiment else []
+            runs = self.client.search_runs(known, where) if known else []
+        return {str(run.data.tags.get(names.CATALOGUE_DIGEST, "")) for run in runs} - {""}
+
     def runs_page(self) -> str:
         """Where MLflow shows the runs side by side, from its address on."""
         with self.trouble():
@@ -417,7 +421,7 @@ class Tracker:
         self, name: str, tags: Mapping[str, str] | None = None, experiment: str | None = None
     ) -> str:
         source = {
-            "mlflow.user": self.who,
+            "mlflow.user": user_name(self.uri),
             "mlflow.source.name": "xcflow",
             "mlflow.source.type": "JOB",
             "library_version": xcflow.__version__,
@@ -472,8 +476,13 @@ class Tracker:
         self.client.log_batch(run, tags=[RunTag(k, v) for k, v in (tags or {}).items()])
 
 
-def _process_user() -> str:
-    """Who runs this process; containers often have a user without a name."""
+def user_name(uri: str = "") -> str:
+    """The user as whom the store at ``uri`` is asked, else the user of this process.
+
+    Containers often have a user without a name.
+    """
+    if known := Credentials.of_environment(uri).user:
+        return known
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -51,9 +51,21 @@ def put_user(tracker: Tracker, model: str, name: str, password: str, role: str) 
         else:
             _ask(tracker, "POST", "2.0/mlflow/users/create", user)
         for (kind, resource), right in zip(resources, ROLES[role], strict=True):
-            grant = {"resource_type": kind, "resource_id": resource, "permission": right}
-            path = "3.0/mlflow/users/permissions/grant"
-            _ask(tracker, "POST", path, {"username": name, **grant})
+            _grant(tracker, name, {"resource_type": kind, "resource_id": resource}, right)
+
+
+def _grant(tracker: Tracker, user: str, resource: Mapping[str, str], right: str) -> None:
+    """Give a right in the place of the one there may be; MLflow replaces none."""
+    from mlflow.exceptions import MlflowException
+
+    path, about = "3.0/mlflow/users/permissions", {"username": user, **resource}
+    try:
+        _ask(tracker, "POST", f"{path}/grant", {**about, "permission": right})
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        _ask(tracker, "POST", f"{path}/revoke", about)
+        _ask(tracker, "POST", f"{path}/grant", {**about, "permission": right})
 
 
 def _resources(tracker: Tracker, model: str) -> tuple[tuple[str, str], ...]:
@@ -77,15 +89,14 @@ def _ask(tracker: Tracker, method: str, path: str, values: Mapping[str, Any]) ->
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request, verify_rest_response
 
-    host = get_default_host_creds(tracker.uri)
+    host = get_default_host_creds(tracker.uri)  # type: ignore[no-untyped-call]
     body = {"params": values} if method == "GET" else {"json": values}
-    answer = http_request(host, f"/api/{path}", method, **body)
+    answer = http_request(host, f"/api/{path}", method, **body)  # type: ignore[no-untyped-call]
     try:
         answer = verify_rest_response(answer, f"/api/{path}")
         return answer.json()
     except MlflowException as error:
         if answer.status_code == 404:
-            raise TrackingError(
-                f"{public_uri(tracker.uri)}: has no users (mlflow/README.md)"
-            ) from error
+            where = public_uri(tracker.uri)
+            raise TrackingError(f"{where}: this server has no users: mlflow/README.md") from error
         raise

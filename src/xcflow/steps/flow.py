@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import xcflow
@@ -24,13 +26,16 @@ from xcflow.registry.service import connected, survived
 from xcflow.registry.summary import read_json, settings_that_differ
 from xcflow.steps import STEPS
 from xcflow.steps.task import TIMES, Artifact, one_line_errors
+from xcflow.storage import fetch
 
 # Name of the output of ``record_run``.
 SUMMARY = "summary"
 # Steps whose outputs ``record_run`` gets, in the order in which it gets them.
 RECORDED = tuple(name for name in STEPS if name != "promote_model")
+# Stands in the name of a run for the time of its start, which a schedule does not know beforehand.
+START_TIME = "{time}"
 # Sections that say where a run goes, not what it is.
-_NOT_RECORDED = ("tracking", "resources")
+_NOT_RECORDED = ("tracking", "resources", "cluster", "notify")
 
 
 def open_run(
@@ -39,10 +44,11 @@ def open_run(
     """Open the pipeline's run and split the configuration; see the component ``configure``.
 
     Returns:
-        The configuration sections of each step in the order of ``STEPS``, as JSON.
+        The run's name, the identity of the catalogue's content, and the configuration sections of
+        each step in the order of ``STEPS``, as JSON.
 
     Raises:
-        SystemExit: The configuration is wrong, or the run was made for other code.
+        SystemExit: The configuration or the catalogue is wrong, or the run was made for other code.
     """
     with one_line_errors():
         settings, present = Config.from_json(config), library_digest()
@@ -51,28 +57,34 @@ def open_run(
                 f"the run was made for the library {expected_library[:12]}, but this is "
                 f"{present[:12]} (version {xcflow.__version__}): start it again"
             )
+        name = run_name.replace(START_TIME, time.strftime("%m%d-%H%M", time.gmtime()))
+        digest = catalogue_digest or _present_digest(catalogue_uri, settings)
         catalogue = catalogue_uri.rstrip("/").rpartition("/")[2]
         with survived("the run goes unrecorded"), connected() as service:
             service.record(
                 "open_run",
-                name=run_name,
-                key=_run_key(run_name),
+                name=name,
+                key=_run_key(name),
                 params=recorded_config(settings),
                 tags={
                     names.CATALOGUE: catalogue,
-                    "catalogue_digest": catalogue_digest[:12],
+                    "catalogue_digest": digest[:12],
                     "library_digest": present[:12],
                     names.METHOD: method_name(settings),
                     names.SETTINGS: settings_that_differ(recorded_config(settings)) or "defaults",
                     **_licence(catalogue_uri),
                 },
-                dataset={
-                    "name": catalogue,
-                    "digest": catalogue_digest,
-                    "source": catalogue_uri,
-                },
+                dataset={"name": catalogue, "digest": digest, "source": catalogue_uri},
             )
-        return tuple(settings.to_json(step.sections) for step in STEPS.values())
+        return name, digest, *(settings.to_json(step.sections) for step in STEPS.values())
+
+
+def _present_digest(catalogue_uri: str, config: Config) -> str:
+    """The identity of what stands at a URI right now."""
+    from xcflow.catalogue.readers import catalogue_digest
+
+    with TemporaryDirectory() as scratch:
+        return catalogue_digest(fetch(catalogue_uri, Path(scratch)), config.data.format)
 
 
 def find_champion(config: str, bundle: str) -> str:
@@ -165,7 +177,7 @@ def record_run(run_name: str, config: str, outputs: Sequence[Artifact], summary:
         Path(summary).write_text(text + "\n", encoding="utf-8")
 
 
-def close_run(run_name: str, state: str, error: str) -> None:
+def close_run(run_name: str, config: str, state: str, error: str) -> None:
     """Close the pipeline's run and say how it ended."""
     succeeded = state == "SUCCEEDED"
     with one_line_errors(), survived("the run's end goes unrecorded"), connected() as service:
