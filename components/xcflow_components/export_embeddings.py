@@ -23,6 +23,7 @@ def export_embeddings(
         embeddings: The vectors.
     """
     from xcflow.steps.task import run_task
+    from xcflow_components.nodes.running import run_on_nodes
 
     inputs = {"dataset": dataset.path, "encoder": encoder.path}
-    run_task("export_embeddings", config, inputs, embeddings)
+    run_task("export_embeddings", config, inputs, embeddings, work=run_on_nodes)

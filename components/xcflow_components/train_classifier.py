@@ -25,6 +25,7 @@ def train_classifier(
         metrics: Last values of the training curves.
     """
     from xcflow.steps.task import run_task
+    from xcflow_components.nodes.running import run_on_nodes
 
     inputs = {"dataset": dataset.path, "embeddings": embeddings.path}
-    run_task("train_classifier", config, inputs, classifier, metrics=metrics)
+    run_task("train_classifier", config, inputs, classifier, metrics=metrics, work=run_on_nodes)

@@ -25,6 +25,7 @@ def train_encoder(
         metrics: Last values of the training curves.
     """
     from xcflow.steps.task import run_task
+    from xcflow_components.nodes.running import run_on_nodes
 
     inputs = {"dataset": dataset.path, "clusters": clusters.path}
-    run_task("train_encoder", config, inputs, encoder, metrics=metrics)
+    run_task("train_encoder", config, inputs, encoder, metrics=metrics, work=run_on_nodes)
