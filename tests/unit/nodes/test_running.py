@@ -172,7 +172,7 @@ def test_what_a_rank_raised_is_told(kubernetes, settings, inputs, job, tmp_path)
         end(document, "Failed", message="jobset failed")
 
     kubernetes.on_create = fail
-    with pytest.raises(DataError, match="^is not what it was$"):
+    with pytest.raises(DataError, match=r"^is not what it was$"):
         run_on_nodes(STEP, settings, inputs, tmp_path / "output")
     assert kubernetes.jobs == {}
 
@@ -191,14 +191,14 @@ def test_any_other_failure_is_told_in_one_line(kubernetes, settings, inputs, job
 
 def test_the_clusters_deadline(kubernetes, settings, inputs, tmp_path):
     kubernetes.on_create = lambda document: end(document, "Failed", reason="DeadlineExceeded")
-    with pytest.raises(DistributedError, match="longer than distributed.deadline_seconds = 86400"):
+    with pytest.raises(DistributedError, match=r"longer than distributed.deadline_seconds = 86400"):
         run_on_nodes(STEP, settings, inputs, tmp_path / "output")
     assert kubernetes.jobs == {}
 
 
 def test_a_job_that_never_starts(kubernetes, inputs, settings, tmp_path):
     short = config(tmp_path / "share", deadline_seconds=1)
-    with pytest.raises(DistributedError, match="longer than distributed.deadline_seconds = 1,"):
+    with pytest.raises(DistributedError, match=r"longer than distributed.deadline_seconds = 1,"):
         run_on_nodes(STEP, short, inputs, tmp_path / "output")
     assert kubernetes.jobs == {}
 
@@ -248,7 +248,7 @@ def test_an_api_that_stays_away(kubernetes, settings, inputs, tmp_path):
 
 def test_nobody_answers(settings, inputs, tmp_path, monkeypatch):
     monkeypatch.setenv("KUBECONFIG", kubeconfig(tmp_path / "kubeconfig", "http://127.0.0.1:9"))
-    with pytest.raises(ClusterError, match="API at http://127.0.0.1:9 is away"):
+    with pytest.raises(ClusterError, match=r"API at http://127.0.0.1:9 is away"):
         run_on_nodes(STEP, settings, inputs, tmp_path / "output")
 
 
@@ -283,5 +283,5 @@ def test_several_nodes_without_a_cluster(settings, inputs, tmp_path, monkeypatch
 
 
 def test_several_nodes_need_a_share():
-    with pytest.raises(ConfigError, match="needs distributed.share"):
+    with pytest.raises(ConfigError, match=r"needs distributed.share"):
         config("")
