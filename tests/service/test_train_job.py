@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +48,7 @@ class Nodes:
 
     def __init__(self, folder):
         self._folder = folder
+        self._nodes = []
 
     def start(self, document):
         threading.Thread(target=self._run, args=(document,), daemon=True).start()
@@ -57,13 +57,14 @@ class Nodes:
         trainer = document["spec"]["trainer"]
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        with ExitStack() as stack:
-            nodes = [
-                stack.enter_context(self._node(rank, trainer, port))
-                for rank in range(trainer["numNodes"])
-            ]
-            codes = [node.wait() for node in nodes]
+        self._nodes = [self._node(rank, trainer, port) for rank in range(trainer["numNodes"])]
+        codes = [node.wait() for node in self._nodes]
         end(document, "Failed" if any(codes) else "Complete", message="a node failed")
+
+    def stop(self):
+        for node in self._nodes:
+            node.terminate()
+            node.wait()
 
     def _node(self, rank, trainer, port):
         programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -76,13 +77,10 @@ class Nodes:
             "PET_MASTER_ADDR": "127.0.0.1",
             "PET_MASTER_PORT": str(port),
         }
-        with self.log(rank).open("wb") as log:
+        with (self._folder / f"node-{rank}.log").open("wb") as log:
             return subprocess.Popen(
                 trainer["command"], env=environment, stdout=log, stderr=subprocess.STDOUT
             )
-
-    def log(self, rank):
-        return self._folder / f"node-{rank}.log"
 
 
 @pytest.fixture
@@ -94,13 +92,16 @@ def nodes(kubernetes, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setattr(running, "POLL_S", 0.1)
     nodes = Nodes(tmp_path)
     kubernetes.on_create = nodes.start
-    return nodes
+    yield
+    nodes.stop()
 
 
 @pytest.fixture
 def config(model):
-    """The settings of ``model`` as the component gets them, on two nodes."""
+    """Settings as the component gets them, for two nodes."""
     tree = json.loads(model.config.to_json(STEPS[STEP].sections))
+    tree["encoder"] |= {"dropout": 0.0}  # which ranks draw otherwise than a single process
+    tree["module_one"] |= {"epochs": 3}
     tree["distributed"] |= {"nodes": 2, "max_restarts": 0, "share": "s3://bucket/share"}
     return Config.from_dict(tree)
 
