@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,10 +18,9 @@ from xcflow_pipelines import retraining
 from xcflow_pipelines.cluster.policy import require_fit_for_production
 
 DIGEST_CHARS = 12
-# Sections of the configuration that the YAML follows from; the others are arguments of a run.
-SECTIONS = ("cluster", "resources", "tracking")
-# Kubeflow's compiler keeps the pipeline that it is at in a global variable.
-_COMPILER = threading.Lock()
+# Kubeflow's compiler keeps the pipeline that it is at in a global variable, and for each setting of
+# each task reads the source around all callers. So it works in one thread, whose stack is short.
+_COMPILER = ThreadPoolExecutor(1, "compiler")
 
 
 @dataclass(frozen=True)
@@ -63,30 +61,22 @@ def compile_package(config: Config, pipeline: str = "") -> Package:
         ClusterError: The configuration asks for production, and something is not fit for it.
     """
     name = pipeline or retraining.NAME
-    with _COMPILER:
-        package = Package(name, _compiled(name, config.to_json(SECTIONS)))
+    package = Package(name, _COMPILER.submit(_compiled, name, config).result())
     if config.cluster.require_digests:
         require_fit_for_production(package.text, config)
     return package
 
 
-@lru_cache(maxsize=8)
-def _compiled(pipeline: str, config: str) -> str:
-    """The YAML text.
-
-    Kept, because the compiler reads the source around every caller for each setting of each task:
-    seconds where the stack is deep.
-    """
+def _compiled(pipeline: str, config: Config) -> str:
     from kfp import compiler
 
     from xcflow_pipelines.cluster.placing import on_cluster, run_limits
 
-    settings = Config.from_json(config)
     with TemporaryDirectory() as scratch, warnings.catch_warnings():
         # Kubeflow warns of settings that an exit handler's task gets like every other one.
         warnings.simplefilter("ignore")
         path = Path(scratch) / "pipeline.yaml"
-        declared = _declaration(pipeline)(on_cluster(settings), run_limits(settings.cluster))
+        declared = _declaration(pipeline)(on_cluster(config), run_limits(config.cluster))
         compiler.Compiler().compile(declared, str(path))
         return path.read_text(encoding="utf-8")
 

@@ -82,7 +82,14 @@ class Endpoint:
             )
         host = host if "://" in host else f"https://{host}"
         ca_file = cluster.ca_file or os.environ.get(CA_VARIABLE, "")
+        if ca_file and not Path(ca_file).is_file():
+            raise ClusterError(f"{ca_file}: no such file of certificates (cluster.ca_file)")
         return cls(host, cluster.ui.rstrip("/") or host, cluster.namespace, ca_file)
+
+    @property
+    def in_namespace(self) -> dict[str, str]:
+        """The namespace as an argument; a single-user installation refuses to hear of one."""
+        return {"namespace": self.namespace} if self.namespace else {}
 
     def run_page(self, run_id: str) -> str:
         """Where a person sees a run."""
@@ -120,7 +127,7 @@ class Endpoint:
             ClusterError: See above.
         """
         health = self._kfp.HealthzServiceApi(self._client)
-        multi_user = bool(self.read(health.healthz_service_get_healthz).multi_user)
+        multi_user = bool(self.ask(health.healthz_service_get_healthz).multi_user)
         if multi_user and not self.namespace:
             raise ClusterError(
                 f"{self.host}: serves several users: set cluster.namespace to your profile's "
@@ -132,20 +139,20 @@ class Endpoint:
                 f"{self.namespace}"
             )
 
-    def read(self, operation: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Ask for something that changes nothing, again where there is no answer.
+    def ask(self, operation: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Ask for something that may be asked for twice, again where there is no answer.
 
         Raises:
-            ClusterError: What ``act`` raises, after the last attempt.
+            ClusterError: What ``ask_once`` raises, after the last attempt.
         """
         for pause in PAUSES_S:
             try:
-                return self.act(operation, *args, **kwargs)
+                return self.ask_once(operation, *args, **kwargs)
             except EndpointAwayError:
                 time.sleep(pause)
-        return self.act(operation, *args, **kwargs)
+        return self.ask_once(operation, *args, **kwargs)
 
-    def act(self, operation: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    def ask_once(self, operation: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Ask for something once.
 
         Raises:
@@ -161,7 +168,8 @@ class Endpoint:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise EndpointAwayError(
                 f"{self.host}: Kubeflow Pipelines cannot be reached ({_reason(error)}): is the "
-                f"address right (cluster.host, ${HOST_VARIABLE}) and the port forwarded?"
+                f"address right (cluster.host, ${HOST_VARIABLE}), its port forwarded, its "
+                "certificate trusted (cluster.ca_file)?"
             ) from error
         kind = self._client.last_response.getheader("Content-Type") or ""
         if "json" not in kind:
@@ -181,7 +189,7 @@ class Endpoint:
 
         Args:
             find: Looks for it.
-            create: Asks for it, by ``act``.
+            create: Asks for it, by ``ask_once``.
 
         Returns:
             It, and whether it was not there before.
@@ -212,7 +220,7 @@ class Endpoint:
         """
         token = ""
         while True:
-            page = self.read(operation, page_token=token, page_size=PAGE, **query)
+            page = self.ask(operation, page_token=token, page_size=PAGE, **query)
             yield from getattr(page, field) or ()
             if not (token := page.next_page_token or ""):
                 return

@@ -16,7 +16,8 @@ from xcflow.library import library_digest
 from xcflow.storage import is_remote
 from xcflow_pipelines.cluster.compiling import compile_package
 from xcflow_pipelines.cluster.endpoint import Endpoint, RefusedError, contains
-from xcflow_pipelines.cluster.uploading import Version, experiment_id, upload
+from xcflow_pipelines.cluster.experiments import made_experiment
+from xcflow_pipelines.cluster.uploading import Version, upload
 from xcflow_pipelines.local import run_label
 
 KEY_CHARS = 12
@@ -73,13 +74,13 @@ def submit(
     endpoint = Endpoint.of(config.cluster)
     endpoint.require_answer()
     package = compile_package(config, pipeline)
-    experiment = experiment_id(endpoint, config.tracking.experiment)
+    experiment = made_experiment(endpoint, config.tracking.experiment)
     mark = hashlib.sha256((key or secrets.token_hex(16)).encode()).hexdigest()[:KEY_CHARS]
 
     if present := _runs_of(endpoint, experiment, mark):
         return _submitted(endpoint, present[0], package.version, created=False)
     version = upload(endpoint, package)
-    name = f"{run_label(catalogue_name(catalogue_uri), Path(profile).stem, config)}-{mark}"
+    name = f"{cluster_run_label(config, profile, catalogue_uri)}-{mark}"
     arguments = run_arguments(config, name, catalogue_uri, catalogue_digest)
     mine, asked = endpoint.settle(
         lambda: next(iter(_runs_of(endpoint, experiment, mark)), None),
@@ -105,9 +106,10 @@ def run_arguments(
     }
 
 
-def catalogue_name(uri: str) -> str:
-    """What a catalogue is called, for the names of runs."""
-    return uri.rstrip("/").rpartition("/")[2]
+def cluster_run_label(config: Config, profile: str, catalogue_uri: str) -> str:
+    """How the names of runs begin."""
+    catalogue = catalogue_uri.rstrip("/").rpartition("/")[2]
+    return run_label(catalogue, Path(profile).stem, config)
 
 
 def require_reachable(catalogue_uri: str) -> None:
@@ -123,6 +125,21 @@ def require_reachable(catalogue_uri: str) -> None:
         )
 
 
+def runnable(config: Config, version: Version, arguments: dict[str, str]) -> dict[str, Any]:
+    """What a run and a recurring run have in common: the pipeline and what it is given."""
+    import kfp_server_api as kfp
+
+    return {
+        "pipeline_version_reference": kfp.V2beta1PipelineVersionReference(
+            pipeline_id=version.pipeline_id, pipeline_version_id=version.version_id
+        ),
+        "runtime_config": kfp.V2beta1RuntimeConfig(
+            parameters=arguments, pipeline_root=config.cluster.pipeline_root or None
+        ),
+        "service_account": config.cluster.service_account or None,
+    }
+
+
 def _create(
     endpoint: Endpoint,
     config: Config,
@@ -134,17 +151,9 @@ def _create(
     import kfp_server_api as kfp
 
     wanted = kfp.V2beta1Run(
-        display_name=name,
-        experiment_id=experiment,
-        pipeline_version_reference=kfp.V2beta1PipelineVersionReference(
-            pipeline_id=version.pipeline_id, pipeline_version_id=version.version_id
-        ),
-        runtime_config=kfp.V2beta1RuntimeConfig(
-            parameters=arguments, pipeline_root=config.cluster.pipeline_root or None
-        ),
-        service_account=config.cluster.service_account or None,
+        display_name=name, experiment_id=experiment, **runnable(config, version, arguments)
     )
-    return endpoint.act(endpoint.runs.run_service_create_run, wanted)
+    return endpoint.ask_once(endpoint.runs.run_service_create_run, wanted)
 
 
 def _runs_of(endpoint: Endpoint, experiment: str, mark: str) -> list[Any]:
@@ -167,7 +176,7 @@ def _only(endpoint: Endpoint, experiment: str, mark: str) -> Any:
     first, *others = _runs_of(endpoint, experiment, mark)
     for run in others:
         with suppress(RefusedError):  # it has ended by now
-            endpoint.read(endpoint.runs.run_service_terminate_run, run.run_id)
+            endpoint.ask(endpoint.runs.run_service_terminate_run, run.run_id)
     return first
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from xcflow.errors import ClusterError
 from xcflow_pipelines.cluster.compiling import Package
 from xcflow_pipelines.cluster.endpoint import Endpoint, equals
 
@@ -45,7 +44,7 @@ def upload(endpoint: Endpoint, package: Package) -> Version:
         with TemporaryDirectory() as scratch:
             path = Path(scratch) / f"{package.version}.yaml"
             package.write(path)
-            return endpoint.act(
+            return endpoint.ask_once(
                 endpoint.uploads.upload_pipeline_version,
                 str(path),
                 name=package.version,
@@ -57,39 +56,9 @@ def upload(endpoint: Endpoint, package: Package) -> Version:
     return Version(pipeline_id, version.pipeline_version_id, package.version)
 
 
-def experiment_id(endpoint: Endpoint, name: str, *, create: bool = True) -> str:
-    """The experiment that runs belong to, made where it is missing.
-
-    Raises:
-        ClusterError: The endpoint does not answer, or refuses; or it is missing and not to be made.
-    """
-
-    def find() -> Any:
-        chosen = {"filter": equals("display_name", name), **_namespace(endpoint)}
-        listing = endpoint.experiments.experiment_service_list_experiments
-        return next(endpoint.listed(listing, "experiments", **chosen), None)
-
-    def make() -> Any:
-        import kfp_server_api
-
-        wanted = kfp_server_api.V2beta1Experiment(display_name=name, **_namespace(endpoint))
-        return endpoint.act(endpoint.experiments.experiment_service_create_experiment, wanted)
-
-    if create:
-        return str(endpoint.settle(find, make)[0].experiment_id)
-    found = find()
-    if found is None:
-        where = f" in namespace {endpoint.namespace}" if endpoint.namespace else ""
-        raise ClusterError(
-            f"{endpoint.host}: no experiment {name!r}{where}: nothing was submitted there yet "
-            "(xcflow pipeline submit)"
-        )
-    return str(found.experiment_id)
-
-
 def _pipeline_id(endpoint: Endpoint, name: str) -> str:
     def find() -> Any:
-        chosen = {"filter": equals("display_name", name), **_namespace(endpoint)}
+        chosen = {"filter": equals("display_name", name), **endpoint.in_namespace}
         listing = endpoint.pipelines.pipeline_service_list_pipelines
         return next(endpoint.listed(listing, "pipelines", **chosen), None)
 
@@ -97,13 +66,8 @@ def _pipeline_id(endpoint: Endpoint, name: str) -> str:
         import kfp_server_api
 
         wanted = kfp_server_api.V2beta1Pipeline(
-            name=name, display_name=name, **_namespace(endpoint)
+            name=name, display_name=name, **endpoint.in_namespace
         )
-        return endpoint.act(endpoint.pipelines.pipeline_service_create_pipeline, wanted)
+        return endpoint.ask_once(endpoint.pipelines.pipeline_service_create_pipeline, wanted)
 
     return str(endpoint.settle(find, create)[0].pipeline_id)
-
-
-def _namespace(endpoint: Endpoint) -> dict[str, str]:
-    """A single-user installation refuses to hear of namespaces."""
-    return {"namespace": endpoint.namespace} if endpoint.namespace else {}
