@@ -137,6 +137,27 @@ def validate(
 
 
 @app.command()
+def seal(
+    data: Annotated[str, typer.Option("--data", metavar="PATH|URI", help="Folder of a catalogue.")],
+    profile: ProfileOption = DEFAULT_PROFILE,
+    overrides: SetOption = [],  # noqa: B006
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Write catalogue.json beside a catalogue's files: what it holds, to be known at a glance."""
+    from xcflow_pipelines.sealing import seal_catalogue
+
+    written = seal_catalogue(_config(profile, overrides).data, data, Home.at(home))
+    if as_json:
+        counts = {"labels": written.labels, "documents": written.documents}
+        _print_json({"digest": written.digest, **counts})
+    else:
+        counted = f"{written.labels:,} labels, {written.documents:,} documents"
+        typer.echo(f"sealed as {written.digest[:12]}: {counted}")
+    return OK
+
+
+@app.command()
 def step(
     name: Annotated[str, typer.Argument(help="Name of the step, as in train_encoder.")],
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder to write.")],
@@ -285,7 +306,10 @@ def sweep(
 
 @app.command()
 def promote(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The run whose model it is.")],
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="The run whose model it is, by name or MLflow id."),
+    ],
     override: Annotated[
         bool, typer.Option("--override", help="Whatever the verdict was; needs --reason.")
     ] = False,
@@ -470,6 +494,32 @@ def mlflow(
 
     place = Home.at(home)
     return serve_mlflow(place, tracking_of(place), host, port)
+
+
+@app.command()
+def user(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    role: Annotated[str, typer.Option("--role", help="reader, trainer or promoter.")],
+    home: HomeOption = None,
+) -> int:
+    """Make a user of the tracking server, or give one another password and role.
+
+    As its administrator. The password is $XCFLOW_USER_PASSWORD, else it is asked for.
+    """
+    from xcflow.registry.tracking import Tracker
+    from xcflow.registry.users import ROLES, put_user
+    from xcflow_pipelines.records import tracking_of
+
+    if role not in ROLES:
+        raise BadUsageError(f"--role {role}: expected {', '.join(ROLES)}")
+    place = Home.at(home)
+    tracking = tracking_of(place)
+    password = os.environ.get("XCFLOW_USER_PASSWORD") or typer.prompt(
+        f"password of {name}", hide_input=True, confirmation_prompt=True
+    )
+    put_user(Tracker.at(tracking, place), tracking.model_name, name, password, role)
+    typer.echo(f"user {name}: {role}")
+    return OK
 
 
 def _told(move: Any, as_json: bool, nothing: str) -> int:

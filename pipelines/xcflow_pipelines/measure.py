@@ -34,7 +34,7 @@ def catalogue_folder(data: str, home: Home) -> Path:
     if not data:
         return Path(str(resources.files("xcflow") / "data" / BUNDLED))
     if is_remote(data):
-        return fetch(data, home.catalogues)
+        return fetch(data, home.downloads)
     path = Path(data).absolute()
     if not path.is_dir():
         what = "is a file, not a folder" if path.exists() else "no such folder"

@@ -177,7 +177,7 @@ def _source(task: Task) -> tuple[Source, str, str]:
         tracking = TrackingConfig(**{**task.tracking, "model_name": found["name"]})
         name = found["alias"] or found["version"]
     elif storage.is_remote(name):
-        return Folder(storage.fetch(name, home.models)), "", ""
+        return Folder(storage.fetch(name, home.downloads, complete=True)), "", ""
     elif name not in (names.CHAMPION, names.PREVIOUS) and not name.isdigit():
         return Folder(find_bundle(home, tracking, name)), "", ""
     before = names.PREVIOUS if name == names.CHAMPION else ""

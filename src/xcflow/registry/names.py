@@ -32,10 +32,14 @@ VERDICT = "verdict"
 ERROR = "error"
 METHOD = "method"
 SETTINGS = "settings"
+NOT_PROMOTED = "not_promoted"
 CATALOGUE = "catalogue"
+CATALOGUE_LISTING = "catalogue_listing"
 LICENCE = "licence"
 
-# Files among a run's artifacts.
+# Folders and files among a run's artifacts.
+EVALUATION_PLACE = "evaluation"
+VERDICT_PLACE = "verdict"
 TIMES_FILE = "times.csv"
 CARD_FILE = "model_card.md"
 
