@@ -26,6 +26,7 @@ def configure(
         ("export_embeddings", str),
         ("train_classifier", str),
         ("build_index", str),
+        ("refresh_model", str),
         ("evaluate_model", str),
         ("gate_model", str),
         ("promote_model", str),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,7 +42,9 @@ app.add_typer(pipeline_app, name="pipeline")
 DataOption = Annotated[
     str,
     typer.Option(
-        "--data", metavar="PATH", help="Folder of a catalogue [default: the bundled one]."
+        "--data",
+        metavar="PATH|URI",
+        help="Folder of a catalogue, or its s3:// URI [default: the bundled one].",
     ),
 ]
 KOption = Annotated[int, typer.Option("-k", min=1, help="Number of labels for each text.")]
@@ -49,8 +52,9 @@ ModelOption = Annotated[
     str,
     typer.Option(
         "--model",
-        metavar="NAME|PATH",
-        help="champion, previous, a version's number, a run's name, or a bundle's folder.",
+        metavar="NAME|PATH|URI",
+        help="champion, previous, a version's number, a run's name, or a bundle's folder, here or "
+        "under s3://.",
     ),
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the record.")]
@@ -101,18 +105,36 @@ def run(
 
 
 @app.command()
+def refresh(
+    data: DataOption = "",
+    profile: ProfileOption = DEFAULT_PROFILE,
+    overrides: SetOption = [],  # noqa: B006
+    fresh: Annotated[bool, typer.Option("--fresh", help="Take nothing from the cache.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Let the champion take in a changed catalogue without training; promote by the gate.
+
+    New labels are found from then on, removed ones are gone, new documents vote.
+    """
+    from xcflow_pipelines.retrain import refresh as refresh_champion
+
+    return refresh_champion(_config(profile, overrides), data, Home.at(home), fresh, as_json)
+
+
+@app.command()
 def validate(
     data: DataOption = "",
     profile: ProfileOption = DEFAULT_PROFILE,
     overrides: SetOption = [],  # noqa: B006
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="DIR", help="Keep the data set there.")
-    ] = None,
+        str, typer.Option("--output", metavar="DIR|URI", help="Keep the data set there.")
+    ] = "",
     against: Annotated[
         str,
         typer.Option(
             "--against",
-            metavar="NAME|DIR",
+            metavar="NAME|DIR|URI",
             help="Tell what differs from a model's catalogue (champion, a run, ...) or a data set.",
         ),
     ] = "",
@@ -160,26 +182,41 @@ def seal(
 @app.command()
 def step(
     name: Annotated[str, typer.Argument(help="Name of the step, as in train_encoder.")],
-    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder to write.")],
+    output: Annotated[
+        str, typer.Option("--output", metavar="DIR|URI", help="Folder to write, or s3:// URI.")
+    ],
     inputs: Annotated[
-        list[str], typer.Option("--input", metavar="NAME=DIR", help="May be repeated.")
+        list[str], typer.Option("--input", metavar="NAME=DIR|URI", help="May be repeated.")
     ] = [],  # noqa: B006
     profile: ProfileOption = DEFAULT_PROFILE,
     overrides: SetOption = [],  # noqa: B006
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, help="Processes that share the step's work.")
+    ] = 1,
     home: HomeOption = None,
 ) -> int:
     """Run a single step of the pipeline on folders."""
-    from xcflow.steps import run_step
+    from xcflow.distributed.world import World
+    from xcflow.steps import fetch_inputs, require_inputs, run_step
+    from xcflow.storage import delivered
 
-    os.environ[VARIABLE] = str(Home.at(home).root)
+    if processes > 1:
+        overrides = [*overrides, f"distributed.processes={processes}"]
+    place = Home.at(home)
+    os.environ[VARIABLE] = str(place.root)
     folders = {}
     for text in inputs:
         key, sign, folder = text.partition("=")
         if not (key and sign and folder):
             raise BadUsageError(f"--input {text}: expected NAME=DIR")
-        folders[key] = Path(folder)
-    run_step(name, _config(profile, overrides), folders, output)
-    typer.echo(output)
+        folders[key] = folder
+    config = _config(profile, overrides)
+    require_inputs(name, folders)
+    first = World.of_environment().first  # the one that writes, under torchrun
+    with delivered(output, place) if first else nullcontext(place.outputs) as folder_here:
+        run_step(name, config, fetch_inputs(folders, place.downloads), folder_here)
+    if first:
+        typer.echo(output)
     return OK
 
 
@@ -270,7 +307,9 @@ def evaluate(
 def compare(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN", help="Names, MLflow ids, or evaluations' folders."),
+        typer.Argument(
+            metavar="RUN", help="Names, MLflow ids, or evaluations' folders or s3:// URIs."
+        ),
     ],
     page: Annotated[
         Path | None,
@@ -499,7 +538,7 @@ def mlflow(
 @app.command()
 def user(
     name: Annotated[str, typer.Argument(metavar="NAME")],
-    role: Annotated[str, typer.Option("--role", help="reader, trainer or promoter.")],
+    role: Annotated[str, typer.Option("--role", help="reader, trigger, trainer or promoter.")],
     home: HomeOption = None,
 ) -> int:
     """Make a user of the tracking server, or give one another password and role.

@@ -24,6 +24,7 @@ from typing import Any, Literal, Self, TypeVar, cast
 from xcflow.artifact import json_digest
 from xcflow.cluster_config import ClusterConfig, Toleration, require_volume_size
 from xcflow.errors import ConfigError
+from xcflow.storage import is_remote, read_file
 
 # The formats of catalogues; ``auto`` looks at the names of the files.
 CatalogueFormat = Literal[
@@ -486,17 +487,68 @@ class CalibrationConfig:
 
 
 @dataclass(frozen=True)
+class RefreshConfig:
+    """How the champion takes in a catalogue without training.
+
+    Attributes:
+        nearest: Known labels nearest to a new one that vote for the auxiliary vector it inherits;
+            0 leaves new labels without one.
+        documents_weight: A new label's classifier starts at its vector plus so many times the mean
+            vector of its training documents, where it has any.
+    """
+
+    nearest: int = 10
+    documents_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        _require_at_least(0, "refresh", self, "nearest", "documents_weight")
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
-    """How often a training loop saves a state from which it can go on.
+    """How often a training loop saves a state from which it can go on, and where.
+
+    No result depends on it.
 
     Attributes:
         every_seconds: Wall time between two saved states.
+        uri: Folder for the states, also under ``s3://``, from which another machine can go on;
+            empty for the home folder.
     """
 
     every_seconds: float = 60.0
+    uri: str = ""
 
     def __post_init__(self) -> None:
         _require_at_least(0, "checkpoint", self, "every_seconds")
+
+
+@dataclass(frozen=True)
+class DistributedConfig:
+    """How many processes share the work of a step that several can share.
+
+    It says where work is done, not what: a checkpoint serves any number of them.
+
+    Attributes:
+        processes: Processes (ranks) on a machine; they share its cores.
+        nodes: Machines. With more than one, the task of a pipeline starts a TrainJob on the
+            cluster, which does the work.
+        max_restarts: How often all ranks start again from the last checkpoint when one is lost.
+        deadline_seconds: A TrainJob may take so long.
+        runtime: Name of the cluster's training runtime, which brings service account, secrets and
+            volumes to its pods.
+    """
+
+    processes: int = 1
+    nodes: int = 1
+    max_restarts: int = 3
+    deadline_seconds: int = 86_400
+    runtime: str = "xcflow"
+
+    def __post_init__(self) -> None:
+        _require_at_least(1, "distributed", self, "processes", "nodes", "deadline_seconds")
+        _require_at_least(0, "distributed", self, "max_restarts")
+        _require(bool(self.runtime), "distributed.runtime must name a training runtime")
 
 
 @dataclass(frozen=True)
@@ -556,6 +608,8 @@ class GateConfig:
         slice_margin: In a slice it falls when it is lower by more than this.
         slice_documents: With fewer test documents a slice only speaks when it fell for certain.
         minimum_documents: With fewer test documents nothing is promoted.
+        new_label_recall: Of a refresh: smallest recall of the labels that the champion lacks.
+        new_label_documents: With fewer test documents that have such a label a refresh is held.
         max_latency_ms: Largest 99th percentile of the time for a single text; 0 for any.
         max_latency_ratio: Largest median of that time over the champion's; 0 for any.
         max_bundle_mb: Largest size of the bundle, which a server holds in memory; 0 for any.
@@ -576,6 +630,8 @@ class GateConfig:
     slice_margin: float = 0.02
     slice_documents: int = 2_000
     minimum_documents: int = 100
+    new_label_recall: float = 0.1
+    new_label_documents: int = 50
     max_latency_ms: float = 1_000.0
     max_latency_ratio: float = 0.0
     max_bundle_mb: float = 8_192.0
@@ -591,6 +647,7 @@ class GateConfig:
         _require_at_least(0, "gate", self, "max_latency_ms", "max_latency_ratio")
         _require_at_least(0, "gate", self, "max_bundle_mb", "max_memory_mb")
         _require_at_least(1, "gate", self, "minimum_documents")
+        _require_at_least(0, "gate", self, "new_label_recall", "new_label_documents")
         recall = self.min_index_recall
         _require(0.0 <= recall <= 1.0, f"gate.min_index_recall must be in [0, 1], it is {recall}")
         _require(
@@ -708,6 +765,7 @@ class ResourcesConfig:
     export_embeddings: TaskResources = field(default_factory=TaskResources)
     train_classifier: TaskResources = field(default_factory=TaskResources)
     build_index: TaskResources = field(default_factory=TaskResources)
+    refresh_model: TaskResources = field(default_factory=TaskResources)
     evaluate_model: TaskResources = field(default_factory=TaskResources)
     other: SmallTaskResources = field(default_factory=SmallTaskResources)
 
@@ -728,6 +786,8 @@ class Config:
     fusion: FusionConfig = field(default_factory=FusionConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    refresh: RefreshConfig = field(default_factory=RefreshConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -751,11 +811,12 @@ class Config:
         The gate's thresholds come from ``mlflow/gate.toml`` where neither names them.
 
         Args:
-            profile: Name of a shipped profile, or the path of a TOML file.
+            profile: Name of a shipped profile, or the path or ``s3://`` URI of a TOML file.
             overrides: Texts of the form ``section.key=value``.
 
         Raises:
             ConfigError: No such profile, not TOML, or a wrong key or value.
+            StorageError: A remote file cannot be read.
         """
         tree, source = _read_profile(profile)
         for override in overrides:
@@ -839,6 +900,11 @@ def _parse_toml(text: str, source: str) -> dict[str, Any]:
 
 
 def _read_profile(profile: str | Path) -> tuple[dict[str, Any], str]:
+    if is_remote(profile):
+        content = read_file(profile)
+        if content is None:
+            raise ConfigError(f"{profile}: no such file")
+        return _parse_toml(content.decode(errors="replace"), str(profile)), str(profile)
     path = Path(profile)
     if path.suffix == ".toml" or path.is_file():
         return read_toml(path), str(path)

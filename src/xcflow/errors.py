@@ -44,6 +44,10 @@ class BusyError(StorageError):
     """Another process is writing the same file or folder."""
 
 
+class DistributedError(XcflowError):
+    """Several processes that work together cannot go on."""
+
+
 class MissingExtraError(XcflowError):
     """An optional part is not installed.
 

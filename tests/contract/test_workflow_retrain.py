@@ -1,4 +1,4 @@
-"""The workflow that retrains on a new catalogue: few rights, no secret shown, commands that work."""
+"""The workflow that retrains on a new catalogue: few rights, no secret shown, commands that run."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def run(step, folder, **variables):
     docker.write_text(DOCKER)
     docker.chmod(docker.stat().st_mode | stat.S_IEXEC)
     (folder / "outcome-given").write_text(json.dumps(OUTCOME))
-    environment = {name: "" for name in step["env"]} | variables
+    environment = dict.fromkeys(step["env"], "") | variables
     files = {name: str(folder / name) for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
     path = f"{folder / 'bin'}:{os.environ['PATH']}"
     done = subprocess.run(

@@ -14,6 +14,7 @@ from pathlib import Path
 import boto3
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
+from kfp_stub import kubeflow  # noqa: F401  # a fixture
 
 START_S = 240
 WEED = shutil.which("weed") or shutil.which("weed", path=str(Path(sys.executable).parent))

@@ -7,6 +7,7 @@ import shutil
 import time
 import urllib.error
 import urllib.request
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,13 @@ from xcflow.config import TrackingConfig
 from xcflow.home import Home
 from xcflow.registry.promotion import Registry
 from xcflow.registry.tracking import Tracker
+from xcflow_components import IMAGE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
-VERSION = "0.1.0"
-NAMES = {name: f"localhost/xcflow-{name}:{VERSION}" for name in ("train", "serve", "mlflow")}
+VERSION = version("xcflow")
+NAMES = {name: f"localhost/xcflow-{name}:{VERSION}" for name in ("serve", "mlflow")}
+NAMES["train"] = f"localhost/{IMAGE}"
 # An id that no image knows, as some clusters draw them.
 DRAWN = 1_000_770_000
 HOME = "/home/xcflow"
@@ -216,11 +219,11 @@ def test_a_server_follows_a_tracking_server_by_its_client_alone(images, model, s
         mounts=[Mount(HOME)],
         environment=variables,
     ) as container:
-        version = soak.registered(registry, model.bundle)
+        number = soak.registered(registry, model.bundle)
         answering = Answering(container)
         answering.wait_until_ready()
         assert answering.labels_of("amber goat x") == {"amber", "goat"}
-        assert json.loads(answering.ask("/model")[1])["version"] == version
+        assert json.loads(answering.ask("/model")[1])["version"] == number
         server.kill()
         answering.wait_until(lambda: b"xcflow_registry_errors_total 0" not in answering.metrics())
         assert answering.labels_of("black heron") == {"black", "heron"}
@@ -328,10 +331,10 @@ def test_the_stack_of_one_machine(images, postgres, endpoint, model, tmp_path, m
             monkeypatch.setenv(name, text)
         home = Home.at(tmp_path / "home")
         registry = Registry(Tracker.at(TrackingConfig(uri=uri), home), "xcflow", home)
-        version = soak.registered(registry, model.bundle)
+        number = soak.registered(registry, model.bundle)
         serving = server | {"XCFLOW_SERVE_TOKEN": TOKEN}
         with starts("serve", serving, ["--port", "0"]) as container:
             answering = Answering(container)
             answering.wait_until_ready()
             assert answering.labels_of("amber goat x") == {"amber", "goat"}
-            assert json.loads(answering.ask("/model")[1])["version"] == version
+            assert json.loads(answering.ask("/model")[1])["version"] == number

@@ -226,6 +226,33 @@ def _run_lines(state: RunState) -> list[str]:
     return [f"{state.name}: {state.state}{verdict}{reason}", state.page]
 
 
+@pipeline_app.command()
+def trigger(
+    catalogue: CatalogueOption,
+    profile: ProfileOption = DEFAULT_PROFILE,
+    overrides: SetOption = [],  # noqa: B006
+    production: ProductionOption = False,
+    watch: Annotated[
+        float,
+        typer.Option("--watch", metavar="SECONDS", min=0.0, help="Look again every so often."),
+    ] = 0.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would be done, submit nothing.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Submit another run, once the latest one is over.")
+    ] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Start one run for each catalogue that comes in, and say what is new in it."""
+    from xcflow_pipelines.cluster.trigger_command import Request, trigger_run
+
+    config = _config(profile, overrides, production)
+    request = Request(catalogue, profile, again, dry_run)
+    return trigger_run(config, request, Home.at(home), watch_s=watch, as_json=as_json)
+
+
 def _config(profile: str, overrides: list[str], production: bool = False) -> Config:
     asked = ["cluster.require_digests=true"] if production else []
     return load_config(profile, [*overrides, *asked])

@@ -76,6 +76,11 @@ class ClaimLog:
         self._tracker = tracker
         self._name = f"{model} triggers"
 
+    def open(self) -> str:
+        """The run that holds the claims; made where there is none."""
+        with self._tracker.trouble():
+            return self._find() or self._make()
+
     def latest(self, digest: str) -> Attempt:
         """The latest attempt for a catalogue; the first one, without a claim, where none is."""
         attempts = self._attempts(digest)
@@ -127,8 +132,8 @@ class ClaimLog:
     def _write(self, key: str, value: str) -> bool:
         from mlflow.exceptions import MlflowException
 
+        run = self.open()
         with self._tracker.trouble():
-            run = self._find() or self._make()
             try:
                 self._tracker.client.log_param(run, key, value)
             except MlflowException as error:

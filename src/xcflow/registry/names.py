@@ -36,6 +36,13 @@ NOT_PROMOTED = "not_promoted"
 CATALOGUE = "catalogue"
 CATALOGUE_LISTING = "catalogue_listing"
 LICENCE = "licence"
+KIND = "kind"
+REFRESHED_FROM = "refreshed_from"
+
+# What the tag KIND says of a run that refreshed the champion instead of training a model.
+REFRESH = "refresh"
+# The steps that may have made a run's model.
+MODEL_STEPS = ("build_index", "refresh_model")
 
 # Folders and files among a run's artifacts.
 EVALUATION_PLACE = "evaluation"

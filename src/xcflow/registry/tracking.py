@@ -149,6 +149,11 @@ class Tracker:
             self._log(run, params=flat(params), tags={names.RUN_KEY: key, **joined_tag, **tags})
         return run
 
+    def tag(self, run: str, tags: Mapping[str, str]) -> None:
+        """Add facts to search a run by."""
+        with self.trouble():
+            self._log(run, tags=tags)
+
     def find_run(self, key: str) -> str:
         """The id of a pipeline's run: the one that ``$MLFLOW_RUN_ID`` names, else that of ``key``.
 
@@ -282,14 +287,6 @@ class Tracker:
         with self.trouble():
             return dict(self.client.get_run(run).data.tags)
 
-    def run_page(self, run: str) -> str:
-        """Where a server of the store shows a run, empty where the store is no server."""
-        if not self.uri.startswith(("http://", "https://")):
-            return ""
-        with self.trouble():
-            experiment = self.client.get_run(run).info.experiment_id
-        return f"{public_uri(self.uri).rstrip('/')}/#/experiments/{experiment}/runs/{run}"
-
     def contents_of_listing(self, listing: str) -> set[str]:
         """The contents of the catalogue that was listed as this, by the beginnings of digests."""
         where = f"tags.{names.CATALOGUE_LISTING} = '{listing}'"
@@ -298,6 +295,14 @@ class Tracker:
             known = [experiment.experiment_id] if experiment else []
             runs = self.client.search_runs(known, where) if known else []
         return {str(run.data.tags.get(names.CATALOGUE_DIGEST, "")) for run in runs} - {""}
+
+    def run_page(self, run: str) -> str:
+        """Where a server of the store shows a run, empty where the store is no server."""
+        if not self.uri.startswith(("http://", "https://")):
+            return ""
+        with self.trouble():
+            experiment = self.client.get_run(run).info.experiment_id
+        return f"{public_uri(self.uri).rstrip('/')}/#/experiments/{experiment}/runs/{run}"
 
     def runs_page(self) -> str:
         """Where MLflow shows the runs side by side, from its address on."""

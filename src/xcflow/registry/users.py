@@ -12,17 +12,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from xcflow.errors import TrackingError
+from xcflow.registry.claims import ClaimLog
 from xcflow.registry.moves import MoveLog
 from xcflow.registry.store import public_uri
 from xcflow.registry.tracking import Tracker
 
 READ, EDIT = "READ", "EDIT"
-# Role -> its rights to the experiment of the runs, to the record of moves, and to the registered
-# model with its aliases.
-ROLES: Mapping[str, tuple[str, str, str]] = {
-    "reader": (READ, READ, READ),
-    "trainer": (EDIT, READ, READ),
-    "promoter": (EDIT, EDIT, EDIT),
+# Role -> its rights to the experiment of the runs, to the claims of triggers, to the record of
+# moves, and to the registered model with its aliases.
+ROLES: Mapping[str, tuple[str, str, str, str]] = {
+    "reader": (READ, READ, READ, READ),
+    "trigger": (READ, EDIT, READ, READ),
+    "trainer": (EDIT, EDIT, READ, READ),
+    "promoter": (EDIT, EDIT, EDIT, EDIT),
 }
 
 
@@ -42,14 +44,10 @@ def put_user(tracker: Tracker, model: str, name: str, password: str, role: str) 
     """
     if not tracker.uri.startswith(("http://", "https://")):
         raise TrackingError(f"{public_uri(tracker.uri)}: is no server: only a server has users")
-    user = {"username": name, "password": password}
     with tracker.trouble():
-        is_known = _is_known(tracker, name)  # which only an administrator may ask
+        # First, because only an administrator may.
+        _make(tracker, {"username": name, "password": password})
         resources = _resources(tracker, model)
-        if is_known:
-            _ask(tracker, "PATCH", "2.0/mlflow/users/update-password", user)
-        else:
-            _ask(tracker, "POST", "2.0/mlflow/users/create", user)
         for (kind, resource), right in zip(resources, ROLES[role], strict=True):
             _grant(tracker, name, {"resource_type": kind, "resource_id": resource}, right)
 
@@ -70,17 +68,24 @@ def _grant(tracker: Tracker, user: str, resource: Mapping[str, str], right: str)
 
 def _resources(tracker: Tracker, model: str) -> tuple[tuple[str, str], ...]:
     """What rights are about, made where it is missing."""
-    moves = tracker.client.get_run(MoveLog(tracker, model).open()).info.experiment_id
+    claims, moves = (log(tracker, model).open() for log in (ClaimLog, MoveLog))
     return (
         ("experiment", tracker.experiment_id()),
-        ("experiment", moves),
+        ("experiment", tracker.client.get_run(claims).info.experiment_id),
+        ("experiment", tracker.client.get_run(moves).info.experiment_id),
         ("registered_model", model),
     )
 
 
-def _is_known(tracker: Tracker, name: str) -> bool:
-    listed = _ask(tracker, "GET", "2.0/mlflow/users/list", {})
-    return any(user["username"] == name for user in listed["users"])
+def _make(tracker: Tracker, user: Mapping[str, str]) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        _ask(tracker, "POST", "2.0/mlflow/users/create", user)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        _ask(tracker, "PATCH", "2.0/mlflow/users/update-password", user)
 
 
 def _ask(tracker: Tracker, method: str, path: str, values: Mapping[str, Any]) -> Any:
@@ -90,8 +95,7 @@ def _ask(tracker: Tracker, method: str, path: str, values: Mapping[str, Any]) ->
     from mlflow.utils.rest_utils import http_request, verify_rest_response
 
     host = get_default_host_creds(tracker.uri)  # type: ignore[no-untyped-call]
-    body = {"params": values} if method == "GET" else {"json": values}
-    answer = http_request(host, f"/api/{path}", method, **body)  # type: ignore[no-untyped-call]
+    answer = http_request(host, f"/api/{path}", method, json=values)  # type: ignore[no-untyped-call]
     try:
         answer = verify_rest_response(answer, f"/api/{path}")
         return answer.json()

@@ -13,6 +13,7 @@ from xcflow.storage.files import (
     replace_file,
 )
 from xcflow.storage.folders import (
+    delivered,
     exists,
     fetch,
     fetch_file,
@@ -26,6 +27,7 @@ __all__ = [
     "Listed",
     "copy_name",
     "create_file",
+    "delivered",
     "exists",
     "fetch",
     "fetch_file",
