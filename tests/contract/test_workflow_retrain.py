@@ -1,4 +1,4 @@
-"""The workflow that retrains on a new catalogue: few rights, no secret shown, commands that work."""
+"""The workflow for new catalogues: few rights, no secret shown, and a script that works."""
 
 import json
 import os
