@@ -70,12 +70,16 @@ def refreshing_pipeline(place: Placement, limits: dsl.PipelineConfig | None = No
                     component(library_digest=library_digest, config=settings, **arguments), name
                 )
 
-            found = find_refreshed(config=config, catalogue_digest=catalogue_digest)
-            # It marks the run that was opened.
-            champion = placed(found, "find_refreshed").after(opened).output
-            dataset = step(
-                validate_data, catalogue_uri=catalogue_uri, catalogue_digest=catalogue_digest
-            ).outputs["dataset"]
+            found = placed(
+                find_refreshed(config=config, catalogue_digest=catalogue_digest), "find_refreshed"
+            )
+            champion = found.after(opened).output  # it marks the run that was opened
+            # Without a champion to refresh, nothing is read.
+            dataset = (
+                step(validate_data, catalogue_uri=catalogue_uri, catalogue_digest=catalogue_digest)
+                .after(found)
+                .outputs["dataset"]
+            )
             drift = step(check_drift, accepted=champion, dataset=dataset)
             refreshed = step(refresh_model, champion=champion, dataset=dataset).after(drift)
             bundle = refreshed.outputs["bundle"]

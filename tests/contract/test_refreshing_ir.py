@@ -61,4 +61,5 @@ def test_the_champion_is_refreshed_compared_with_and_held_against(tasks):
         given = tasks[name]["inputs"]["parameters"][argument]["taskOutputParameter"]
         assert given["producerTask"] == "find-refreshed"
     assert "check-drift" in tasks["refresh_model"]["dependentTasks"]
+    assert "find-refreshed" in tasks["validate_data"]["dependentTasks"]
     assert "configure" in tasks["find_refreshed"]["dependentTasks"]
