@@ -102,7 +102,7 @@ def run_locally(
             _passed_on_to_tasks(watcher),
             _quiet(watcher),
         ):
-            _run_pipeline(config, arguments, home, run.folder, refresh=refresh)
+            _run_pipeline(arguments, home, run.folder, refresh=refresh)
         watcher.close()
     run.seconds = time.monotonic() - start
     run.summary = _summary(run.folder)
@@ -161,9 +161,7 @@ def _is_whole(entry: Path) -> bool:
     return True
 
 
-def _run_pipeline(
-    config: Config, arguments: Mapping[str, str], home: Home, folder: Path, *, refresh: bool
-) -> None:
+def _run_pipeline(arguments: Mapping[str, str], home: Home, folder: Path, *, refresh: bool) -> None:
     from kfp import local
 
     from xcflow_pipelines.placement import on_this_machine
@@ -177,10 +175,8 @@ def _run_pipeline(
         cache_root=str(home.cache),
         raise_on_error=False,
     )
-    if refresh:
-        refreshing_pipeline(on_this_machine)(**arguments)
-    else:
-        retraining_pipeline(config.resources)(**arguments)
+    declared = refreshing_pipeline if refresh else retraining_pipeline
+    declared(on_this_machine)(**arguments)
 
 
 @contextlib.contextmanager

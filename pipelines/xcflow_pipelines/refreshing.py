@@ -51,8 +51,10 @@ def refreshing_pipeline(place: Placement, limits: dsl.PipelineConfig | None = No
         library_digest: str,
         config: str,
     ) -> None:
-        with dsl.ExitHandler(placed(notify(run_name=run_name), "notify"), name="refresh"):
-            opened = placed(
+        with dsl.ExitHandler(
+            placed(notify(run_name=run_name, config=config), "notify"), name="refresh"
+        ):
+            opening = placed(
                 configure(
                     run_name=run_name,
                     catalogue_uri=catalogue_uri,
@@ -62,21 +64,21 @@ def refreshing_pipeline(place: Placement, limits: dsl.PipelineConfig | None = No
                 ),
                 "configure",
             )
+            opened = opening.outputs
+            digest = opened["catalogue_digest"]
 
             def step(component: Any, **arguments: Any) -> Any:
                 name = component.python_func.__name__
-                settings = opened.outputs[name]
+                settings = opened[name]
                 return placed(
                     component(library_digest=library_digest, config=settings, **arguments), name
                 )
 
-            found = placed(
-                find_refreshed(config=config, catalogue_digest=catalogue_digest), "find_refreshed"
-            )
-            champion = found.after(opened).output  # it marks the run that was opened
+            found = placed(find_refreshed(config=config, catalogue_digest=digest), "find_refreshed")
+            champion = found.after(opening).output  # it marks the run that was opened
             # Without a champion to refresh, nothing is read.
             dataset = (
-                step(validate_data, catalogue_uri=catalogue_uri, catalogue_digest=catalogue_digest)
+                step(validate_data, catalogue_uri=catalogue_uri, catalogue_digest=digest)
                 .after(found)
                 .outputs["dataset"]
             )
@@ -90,7 +92,7 @@ def refreshing_pipeline(place: Placement, limits: dsl.PipelineConfig | None = No
             judged = {"evaluation": evaluation, "verdict": gate["verdict"]}
             recorded = placed(
                 record_refresh(
-                    run_name=run_name,
+                    run_name=opened["run_name"],
                     config=config,
                     dataset=dataset,
                     drift=drift.outputs["drift"],

@@ -63,7 +63,8 @@ def _told(run: LocalRun, record: RunRecord, as_json: bool) -> int:
         typer.echo(json.dumps(outcome, indent=2, ensure_ascii=False))
     else:
         _tell(run, outcome)
-    return OK if outcome["verdict"] == PROMOTE else NOT_PROMOTED
+    promoted = outcome["verdict"] == PROMOTE and "refused" not in outcome["promotion"]
+    return OK if promoted else NOT_PROMOTED
 
 
 def run_pipeline(
@@ -159,7 +160,7 @@ def _pages(run: LocalRun, record: RunRecord) -> dict[str, Path]:
 
 
 def _promotion(run: LocalRun) -> dict[str, Any]:
-    """What the promotion moved; empty where it moved nothing."""
+    """What the promotion moved, or why it was ``refused``; empty where it moved nothing."""
     for path in run.folder.glob(f"*/promote-model/*/{PROMOTION}"):
         moved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return moved
@@ -188,11 +189,13 @@ def _tell(run: LocalRun, outcome: Mapping[str, Any]) -> None:
     say("")
     output.print(times_table(outcome["tasks"], outcome["seconds"]))
     say("\nnext:")
-    for line in command_lines(_next_commands(run.name, outcome["verdict"])):
+    for line in command_lines(_next_commands(outcome)):
         say(line)
 
 
 def _in_words(outcome: Mapping[str, Any]) -> str:
+    if refused := outcome["promotion"].get("refused"):
+        return f"the champion stays: {refused}"
     if moved := outcome["promotion"]:
         before = f" (before: version {moved['from_version']})" if moved["from_version"] else ""
         return f"version {moved['version']} is the champion{before}"
@@ -201,14 +204,17 @@ def _in_words(outcome: Mapping[str, Any]) -> str:
     return "the champion stays"
 
 
-def _next_commands(run: str, verdict: str) -> list[tuple[str, str]]:
-    promoted, xcflow = verdict == PROMOTE, command_name()
+def _next_commands(outcome: Mapping[str, Any]) -> list[tuple[str, str]]:
+    run, xcflow, refused = outcome["run"], command_name(), "refused" in outcome["promotion"]
+    promoted = outcome["verdict"] == PROMOTE and not refused
     model = "" if promoted else f" --model {run}"
     commands = [
         (f'{xcflow} predict "a text"{model}', "ask this model"),
         (f"{xcflow} serve{model}", "over HTTP, and on a page"),
     ]
-    if not promoted:
+    if refused:
+        commands.append((f"{xcflow} promote {outcome['mlflow_run']}", "as a user who may"))
+    elif not promoted:
         override = f'{xcflow} promote {run} --override --reason "..."'
         commands.append((override, "promote it all the same"))
     return [

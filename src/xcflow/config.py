@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, cast
 
 from xcflow.artifact import json_digest
+from xcflow.cluster_config import ClusterConfig, Toleration, require_volume_size
 from xcflow.errors import ConfigError
+from xcflow.storage import is_remote, read_file
 
 # The formats of catalogues; ``auto`` looks at the names of the files.
 CatalogueFormat = Literal[
@@ -504,16 +506,49 @@ class RefreshConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """How often a training loop saves a state from which it can go on.
+    """How often a training loop saves a state from which it can go on, and where.
+
+    No result depends on it.
 
     Attributes:
         every_seconds: Wall time between two saved states.
+        uri: Folder for the states, also under ``s3://``, from which another machine can go on;
+            empty for the home folder.
     """
 
     every_seconds: float = 60.0
+    uri: str = ""
 
     def __post_init__(self) -> None:
         _require_at_least(0, "checkpoint", self, "every_seconds")
+
+
+@dataclass(frozen=True)
+class DistributedConfig:
+    """How many processes share the work of a step that several can share.
+
+    It says where work is done, not what: a checkpoint serves any number of them.
+
+    Attributes:
+        processes: Processes (ranks) on a machine; they share its cores.
+        nodes: Machines. With more than one, the task of a pipeline starts a TrainJob on the
+            cluster, which does the work.
+        max_restarts: How often all ranks start again from the last checkpoint when one is lost.
+        deadline_seconds: A TrainJob may take so long.
+        runtime: Name of the cluster's training runtime, which brings service account, secrets and
+            volumes to its pods.
+    """
+
+    processes: int = 1
+    nodes: int = 1
+    max_restarts: int = 3
+    deadline_seconds: int = 86_400
+    runtime: str = "xcflow"
+
+    def __post_init__(self) -> None:
+        _require_at_least(1, "distributed", self, "processes", "nodes", "deadline_seconds")
+        _require_at_least(0, "distributed", self, "max_restarts")
+        _require(bool(self.runtime), "distributed.runtime must name a training runtime")
 
 
 @dataclass(frozen=True)
@@ -659,6 +694,30 @@ class TrackingConfig:
 
 
 @dataclass(frozen=True)
+class NotifyConfig:
+    """Who is told how a run ended, beside the tracking store.
+
+    Attributes:
+        webhook: Address that gets a POST with JSON; empty for ``$XCFLOW_WEBHOOK_URL``, where it is
+            set. An address that holds a secret belongs there.
+        attempts: How often it is tried.
+        timeout_seconds: How long one attempt may take.
+    """
+
+    webhook: str = ""
+    attempts: int = 3
+    timeout_seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        _require(
+            re.fullmatch(r"(https?://.+)?", self.webhook) is not None,
+            f"notify.webhook must begin with http:// or https://, it is {self.webhook!r}",
+        )
+        _require_at_least(1, "notify", self, "attempts")
+        _require(self.timeout_seconds > 0, "notify.timeout_seconds must be above 0")
+
+
+@dataclass(frozen=True)
 class TaskResources:
     """What one task asks of a cluster.
 
@@ -667,15 +726,23 @@ class TaskResources:
         memory: Requested and largest memory, as Kubernetes writes it.
         accelerator: Resource name of an accelerator, such as ``nvidia.com/gpu``.
         accelerators: How many; 0 for none.
+        shared_memory: Largest size of ``/dev/shm``, through which loaders of data and processes on
+            one node talk; part of ``memory``; empty for the container's default of 64 MiB.
+        node_selector: Labels that a node must have, beside those of ``cluster.node_selector``.
+        tolerations: Taints that do not keep the task away, beside ``cluster.tolerations``.
     """
 
     cpu: str = "2"
     memory: str = "4Gi"
     accelerator: str = "nvidia.com/gpu"
     accelerators: int = 0
+    shared_memory: str = "1Gi"
+    node_selector: dict[str, str] = field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = ()
 
     def __post_init__(self) -> None:
         _require(self.accelerators >= 0, "resources: accelerators must not be negative")
+        require_volume_size(self.shared_memory, "resources: shared_memory")
 
 
 @dataclass(frozen=True)
@@ -684,6 +751,7 @@ class SmallTaskResources(TaskResources):
 
     cpu: str = "500m"
     memory: str = "1Gi"
+    shared_memory: str = ""
 
 
 @dataclass(frozen=True)
@@ -719,10 +787,13 @@ class Config:
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     refresh: RefreshConfig = field(default_factory=RefreshConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    notify: NotifyConfig = field(default_factory=NotifyConfig)
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any], source: str = "configuration") -> Self:
@@ -740,11 +811,12 @@ class Config:
         The gate's thresholds come from ``mlflow/gate.toml`` where neither names them.
 
         Args:
-            profile: Name of a shipped profile, or the path of a TOML file.
+            profile: Name of a shipped profile, or the path or ``s3://`` URI of a TOML file.
             overrides: Texts of the form ``section.key=value``.
 
         Raises:
             ConfigError: No such profile, not TOML, or a wrong key or value.
+            StorageError: A remote file cannot be read.
         """
         tree, source = _read_profile(profile)
         for override in overrides:
@@ -828,6 +900,11 @@ def _parse_toml(text: str, source: str) -> dict[str, Any]:
 
 
 def _read_profile(profile: str | Path) -> tuple[dict[str, Any], str]:
+    if is_remote(profile):
+        content = read_file(profile)
+        if content is None:
+            raise ConfigError(f"{profile}: no such file")
+        return _parse_toml(content.decode(errors="replace"), str(profile)), str(profile)
     path = Path(profile)
     if path.suffix == ".toml" or path.is_file():
         return read_toml(path), str(path)
@@ -909,6 +986,14 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
     if origin is tuple:
         _require(isinstance(value, list | tuple), f"{where} must be a list, not {value!r}")
         return tuple(_checked(item, typing.get_args(hint)[0], where) for item in value)
+    if origin is dict:
+        _require(isinstance(value, Mapping), f"{where} is a table of names and values")
+        return {
+            key: _checked(v, typing.get_args(hint)[1], f"{where}.{key}") for key, v in value.items()
+        }
+    if dataclasses.is_dataclass(hint):
+        _require(isinstance(value, Mapping), f"{where} must hold tables, not {value!r}")
+        return _build(cast(type[Any], hint), value, where, "")
     if origin in (typing.Union, types.UnionType):
         raise TypeError(f"{where}: union types are not supported in a configuration")
     if hint is float and type(value) is int:

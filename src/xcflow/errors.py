@@ -44,6 +44,10 @@ class BusyError(StorageError):
     """Another process is writing the same file or folder."""
 
 
+class DistributedError(XcflowError):
+    """Several processes that work together cannot go on."""
+
+
 class MissingExtraError(XcflowError):
     """An optional part is not installed.
 
@@ -64,5 +68,17 @@ class StoreAwayError(TrackingError):
     """The tracking store does not answer; asked later, it may."""
 
 
+class AccessError(TrackingError):
+    """The tracking store refuses this user what was asked."""
+
+
+class CredentialsError(AccessError):
+    """The tracking store refuses this user everything: no such name or password."""
+
+
 class GateError(XcflowError):
     """The gate or the registry refuses what was asked."""
+
+
+class ClusterError(XcflowError):
+    """Kubeflow Pipelines on a cluster cannot be reached, or refuses what was asked."""

@@ -64,8 +64,12 @@ def _overhear(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def held_back() -> Iterator[Callable[[], bool]]:
+def held_back(*, once: bool = True) -> Iterator[Callable[[], bool]]:
     """Keep a first interruption from breaking into the block; it has its effect after it.
+
+    Args:
+        once: Whether a second one of its kind breaks in; not where several processes may pass on
+            the same one.
 
     Yields:
         Whether one has come: the block should end soon.
@@ -73,7 +77,7 @@ def held_back() -> Iterator[Callable[[], bool]]:
     came: list[int] = []
 
     def hold(number: int, frame: FrameType | None) -> None:
-        if number in came:
+        if once and number in came:
             came.clear()
             _interrupt(number, frame)
         came.append(number)

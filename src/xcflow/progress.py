@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol
 
 # Seconds between two plain lines; who shows them on a live line of its own asks for more of them
@@ -22,9 +23,24 @@ class Advance(Protocol):
         ...
 
 
+# Whether this process speaks; of several that share a piece of work one does.
+_speaks: ContextVar[bool] = ContextVar("speaks", default=True)
+
+
 def log(message: str) -> None:
     """Write one plain line to standard error."""
-    print(message, file=sys.stderr, flush=True)
+    if _speaks.get():
+        print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Write no lines and show no progress while the block runs."""
+    token = _speaks.set(False)
+    try:
+        yield
+    finally:
+        _speaks.reset(token)
 
 
 @contextmanager
@@ -36,7 +52,7 @@ def progress(title: str, total: int, unit: str = "it") -> Iterator[Advance]:
         total: Number of units; the caller advances by that many.
         unit: Name of a unit in the plural, for the rate.
     """
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and _speaks.get():
         with _bar(title, total, unit) as advance:
             yield advance
     else:

@@ -31,6 +31,10 @@ class TopK(NamedTuple):
             np.full((documents, k), -np.inf, np.float32),
         )
 
+    def first(self, documents: int) -> TopK:
+        """The first documents alone."""
+        return TopK(self.labels[:documents], self.scores[:documents])
+
     def rows(self) -> Ragged:
         """The labels as N rows, best first, without the padding."""
         shown = self.labels != NO_LABEL

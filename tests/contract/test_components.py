@@ -81,7 +81,7 @@ def test_a_step_component_takes_what_the_step_takes(name):
 
 
 def test_configure_gives_each_step_its_sections():
-    assert list(outputs("configure")) == list(STEPS)
+    assert list(outputs("configure")) == ["run_name", "catalogue_digest", *STEPS]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ words of a catalogue would drown the telling ones. Phrases have rows behind thos
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from xcflow.config import EncoderConfig
+from xcflow.distributed.world import ALONE, World
 from xcflow.encoders.base import Encoder, token_rows
 from xcflow.encoders.dropout import Dropout
 from xcflow.encoders.files import BAG
@@ -58,17 +60,29 @@ class BagOfEmbeddings(Encoder):
 
     def forward(self, tokens: Ragged) -> Tensor:
         """Vectors [B, D] of a batch; in training the rows of the table collect gradients."""
-        units = self.phrases.added_to(tokens)
         if self.training:
-            occurrences = _Occurrences.of(units)
-            sums = _sum_rows(self.table.gather(occurrences.tokens), occurrences)
-        else:
-            ids, starts = token_rows(units)
-            sums = nn.functional.embedding_bag(ids, self.table.weight, starts, mode="sum")
+            return self.forward_dealt([tokens], ALONE)
+        ids, starts = token_rows(self.phrases.added_to(tokens))
+        sums = nn.functional.embedding_bag(ids, self.table.weight, starts, mode="sum")
+        return self._of_sums(sums, tokens)
+
+    def forward_dealt(self, texts: Sequence[Ragged], world: World) -> Tensor:
+        """Vectors of this rank's texts; the rows of the table collect gradients."""
+        units = self.phrases.added_to(Ragged.concatenate(texts))
+        occurrences = _Occurrences.of(units)
+        sums = _sum_rows(self.table.gather(occurrences.tokens), occurrences)
+        own = self.table.own_rows(sums, [len(each) for each in texts])
+        return self._of_sums(own, texts[world.rank])
+
+    def _of_sums(self, sums: Tensor, tokens: Ragged) -> Tensor:
         lengths = torch.from_numpy(tokens.lengths).clamp_min(1).float()
         vectors = sums * lengths.rsqrt()[:, None]
         out: Tensor = self.dropout(vectors + self.residual(torch.relu(vectors)))
         return out
+
+    def tables(self) -> dict[str, RowTable]:
+        """The one of tokens and phrases."""
+        return {"encoder.table": self.table}
 
     def sparse_step(self, rate: float) -> None:
         """Update the token rows of the last batch."""

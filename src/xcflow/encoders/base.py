@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from xcflow.distributed.world import World
 from xcflow.ragged import Ragged
+from xcflow.row_table import RowTable
 
 ENCODE_ROWS = 4096
 
@@ -39,6 +41,20 @@ class Encoder(nn.Module, ABC):
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """Dense weights that come from pre-training; they learn at a rate of their own."""
         return []
+
+    def forward_dealt(self, texts: Sequence[Ragged], world: World) -> Tensor:
+        """Vectors of this rank's texts of a batch that all ranks know, in training.
+
+        Args:
+            texts: The texts of each rank.
+            world: The ranks, to which ``tables`` have been dealt.
+        """
+        vectors: Tensor = self(texts[world.rank])
+        return vectors
+
+    def tables(self) -> dict[str, RowTable]:
+        """What the encoder trains outside autograd's parameters, by its name in ``state``."""
+        return {}
 
     @abstractmethod
     def sparse_step(self, rate: float) -> None:

@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xcflow.distributed.world import World
 from xcflow.encoders.base import Encoder
 from xcflow.encoders.files import SIDE_BY_SIDE, tensors_of_member
 from xcflow.encoders.parts import unit_parts
 from xcflow.ragged import Ragged
+from xcflow.row_table import RowTable
 
 
 class SideBySide(Encoder):
@@ -39,6 +41,11 @@ class SideBySide(Encoder):
         vectors = torch.cat([member(tokens) for member in self.members], dim=1)
         return unit_parts(vectors, self.parts)
 
+    def forward_dealt(self, texts: Sequence[Ragged], world: World) -> Tensor:
+        """Vectors of this rank's texts."""
+        members = [member.forward_dealt(texts, world) for member in self.members]
+        return unit_parts(torch.cat(members, dim=1), self.parts)
+
     @property
     def parts(self) -> tuple[int, ...]:
         """The members' widths."""
@@ -47,6 +54,14 @@ class SideBySide(Encoder):
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """Those of all members."""
         return [p for member in self.members for p in member.pretrained_parameters()]
+
+    def tables(self) -> dict[str, RowTable]:
+        """Those of all members."""
+        return {
+            f"{number}.{name}": table
+            for number, member in enumerate(self.members)
+            for name, table in member.tables().items()
+        }
 
     def sparse_step(self, rate: float) -> None:
         """Update the members' token tables."""

@@ -56,6 +56,8 @@ class Transformer(Encoder):
 
     def forward(self, tokens: Ragged) -> Tensor:
         """Vectors [B, D] of a batch."""
+        if not len(tokens):  # a rank may have no text of a small batch, but gradients to add up
+            return torch.empty(0, self.dim, requires_grad=self.training)
         lengths = np.minimum(tokens.lengths + 2, self.limit)
         parts = like_lengths(lengths, _TOKENS_PER_PART)
         # One context for all parts: it keeps the weights that it has converted.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import numpy as np
 
 from xcflow.catalogue.dataset import Dataset
 from xcflow.config import EvaluationConfig
+from xcflow.distributed.world import ALONE, World
 from xcflow.evaluation.calibration import calibration_facts
 from xcflow.evaluation.confusion import confusion_facts
 from xcflow.evaluation.protocol import measure_models, measured_rows
-from xcflow.evaluation.rankers import BundleRanker, Ranker, VoicedPredictor
+from xcflow.evaluation.rankers import BundleRanker, Ranker, VoicedPredictor, dealt_among
 from xcflow.evaluation.result import (
     CANDIDATE,
     CHAMPION,
@@ -40,8 +42,12 @@ def evaluate(
     baselines: Sequence[Ranker],
     config: EvaluationConfig,
     folder: Path,
+    world: World = ALONE,
 ) -> None:
     """Measure models on the test split and write the figures.
+
+    Several ranks share the documents of each block; all of them write all results, each into a
+    folder of its own.
 
     Args:
         dataset: The data set.
@@ -50,17 +56,21 @@ def evaluate(
         baselines: What it must beat.
         config: How to measure.
         folder: An empty folder to fill.
+        world: The ranks, each of which calls this.
 
     Raises:
         DataError: No test document has a label.
     """
     start = time.monotonic()
+    config = replace(config, block_documents=world.size * config.block_documents)
     rows = measured_rows(dataset, config.block_documents)
     bundles = {CANDIDATE: candidate} | ({CHAMPION: champion} if champion else {})
     with phase("test documents"):
-        measured = measure_models(dataset, rows, [*bundles.values(), *baselines], config, folder)
+        rankers: list[Ranker] = [*bundles.values(), *baselines]
+        asked = [dealt_among(world, ranker) for ranker in rankers]
+        measured = measure_models(dataset, rows, asked, config, folder)
     with phase("shared labels"):
-        shared = measure_shared(dataset, rows, bundles, config, folder)
+        shared = measure_shared(dataset, rows, bundles, config, folder, world)
     seconds = time.monotonic() - start
     metrics = {
         "schema_version": SCHEMA_VERSION,
@@ -73,7 +83,8 @@ def evaluate(
         },
         "confusion": confusion_facts(folder, list(measured["models"]), candidate.nearest_labels),
     }
-    texts = dataset.test.texts.take(rows[: config.latency_texts])
+    world.meet()  # so that nobody works beside the one who takes the time
+    texts = dataset.test.texts.take(rows[: config.latency_texts if world.first else 0])
     with phase("latency"):
         answers = latencies({m: ranker.predictor for m, ranker in bundles.items()}, texts)
     timings = {"seconds": seconds, "peak_memory_mb": peak_memory_mb(), "latency_ms": answers}

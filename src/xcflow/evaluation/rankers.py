@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcflow.catalogue.string_table import StringTable
+from xcflow.distributed.world import World
 from xcflow.phases import phase
 from xcflow.ragged import Ragged
 from xcflow.topk import NO_LABEL, TopK
@@ -29,6 +30,26 @@ class Queries(NamedTuple):
 # (queries, k) -> name of a model -> its k best labels. A ranker may hold several models that share
 # work; it always answers with the same names.
 Ranker = Callable[[Queries, int], Mapping[str, TopK]]
+
+
+def dealt_among(world: World, ranker: Ranker) -> Ranker:
+    """The same ranker, to which each rank brings all documents and answers those dealt to it."""
+    if world.alone:
+        return ranker
+    from xcflow.distributed.rankings import rankings_of_ranks
+
+    def rank(queries: Queries, k: int) -> Mapping[str, TopK]:
+        documents = len(queries.texts)
+        own = world.dealt(documents)
+        # Who has none answers one all the same: the others wait for answers of its kind.
+        asked = own if len(own) else np.arange(1)
+        part = Queries([queries.texts[row] for row in asked], queries.tokens.take(asked))
+        return {
+            name: rankings_of_ranks(world, top.first(len(own)), documents)
+            for name, top in ranker(part, k).items()
+        }
+
+    return rank
 
 
 class VoicedPredictor(Protocol):

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from xcflow.catalogue.dataset import Dataset
 from xcflow.config import EvaluationConfig
+from xcflow.distributed.world import ALONE, World
 from xcflow.evaluation.metrics import Measure, contains, drop_filtered
 from xcflow.evaluation.protocol import blocks, figures_of, width_asked
-from xcflow.evaluation.rankers import BundleRanker
+from xcflow.evaluation.rankers import BundleRanker, dealt_among
 from xcflow.evaluation.ratios import Ratio
 from xcflow.evaluation.result import (
     CANDIDATE,
@@ -42,6 +43,7 @@ def measure_shared(
     bundles: Mapping[str, BundleRanker],
     config: EvaluationConfig,
     folder: Path,
+    world: World = ALONE,
 ) -> dict[str, Any] | None:
     """Measure models on the labels that all of them know.
 
@@ -52,6 +54,7 @@ def measure_shared(
         config: Depths, constants, size of a block.
         folder: The evaluation's folder, in which the models were measured on all labels; gets
             the folder ``shared`` and the rows of the labels that the candidate alone knows.
+        world: Ranks that share the documents of a block.
 
     Returns:
         The part ``shared`` of ``metrics.json``; None where the models know the same labels.
@@ -62,12 +65,14 @@ def measure_shared(
     measure = Measure.of_training(dataset.label_counts(), len(dataset.train), config)
     k = width_asked(dataset, measure)
     rankers = {name: ranker.restricted_to(shared) for name, ranker in bundles.items()}
+    ask = dealt_among(
+        world, lambda queries, k: {name: ranker(queries, k) for name, ranker in rankers.items()}
+    )
     writer = DocumentWriter(folder / SHARED, len(rows), config.kept_predictions)
     for block in blocks(dataset, rows, config.block_documents):
         truth = block.truth.keep(shared[block.truth.data])
         writer.add_truth(block.start, measure.truth(truth))
-        for name, ranker in rankers.items():
-            top = ranker(block.queries, k)
+        for name, top in ask(block.queries, k).items():
             best = drop_filtered(top, block.filtered, measure.size, measure.depth)
             writer.add_ranking(name, block.start, measure.ranking(best.labels, truth), best)
     writer.close()

@@ -8,6 +8,8 @@ each for itself, the formula holds for each of them, and z(l) is made of them at
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -96,17 +98,29 @@ class AuxiliaryVectors:
             labels: [U] label rows.
             training: Whether the auxiliary rows collect gradients.
         """
+        if training:
+            return self.augment_dealt(encoded, [labels])
+        rows = self.row_of_label[labels]
+        return self._sums(encoded, self.table.weight[rows] if len(self.table.weight) else None)
+
+    def augment_dealt(self, encoded: Tensor, labels: Sequence[Tensor]) -> Tensor:
+        """The same for this rank's labels of a batch that all ranks know, in training.
+
+        Args:
+            encoded: [U, D] vectors of this rank's labels.
+            labels: The label rows of each rank to which ``table`` is dealt.
+        """
+        if not len(self.table.weight):
+            return self._sums(encoded, None)
+        seen, place = torch.unique(self.row_of_label[torch.cat(list(labels))], return_inverse=True)
+        columns = torch.nn.functional.embedding(place, self.table.gather(seen))
+        return self._sums(encoded, self.table.own_rows(columns, [len(each) for each in labels]))
+
+    def _sums(self, encoded: Tensor, vectors: Tensor | None) -> Tensor:
         # Parts of length 1, so that each vector weighs as much against its part as A's norm says.
         scale = len(self.parts) ** 0.5
         base = scale * (unit_parts(encoded, self.parts) if self._on_unit else encoded)
-        if len(self.table.weight):
-            rows = self.row_of_label[labels]
-            if training:
-                seen, place = torch.unique(rows, return_inverse=True)
-                base = base + torch.nn.functional.embedding(place, self.table.gather(seen))
-            else:
-                base = base + self.table.weight[rows]
-        return unit_parts(base, self.parts)
+        return unit_parts(base if vectors is None else base + vectors, self.parts)
 
     def step(self, rate: float) -> None:
         """Update the rows that the last ``augment`` in training used."""

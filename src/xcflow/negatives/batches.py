@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xcflow.distributed.collectives import dealt_rows_at_first
+from xcflow.distributed.world import ALONE, World
 from xcflow.labels.clustering import balanced_clusters
 
 _ROUNDS = 4  # batches need like documents, not the best clusters
@@ -80,15 +82,22 @@ class DocumentMemory:
         dim: Width D of the encoder's vectors.
         width: d; at least D keeps the vectors as they are.
         seed: Seed of the projection.
+        world: Ranks that see the documents; the first remembers them all, for it makes the order.
     """
 
-    def __init__(self, documents: int, dim: int, width: int, seed: int) -> None:
+    def __init__(
+        self, documents: int, dim: int, width: int, seed: int, world: World = ALONE
+    ) -> None:
         generator = torch.Generator().manual_seed(seed)
         self._projection = torch.randn(dim, width, generator=generator) if width < dim else None
-        self.vectors = torch.zeros(documents, min(width, dim))
+        self.vectors = torch.zeros(documents if world.first else 0, min(width, dim))
+        self._world = world
 
     @torch.no_grad()
     def put(self, rows: NDArray[np.int64], vectors: Tensor) -> None:
-        """Remember vectors [B, D] of the given documents."""
+        """Remember documents [B], of whose vectors [B, D] each rank brings those dealt to it."""
         kept = vectors if self._projection is None else vectors @ self._projection
-        self.vectors[torch.from_numpy(rows)] = torch.nn.functional.normalize(kept, dim=1)
+        kept = torch.nn.functional.normalize(kept, dim=1)
+        kept = dealt_rows_at_first(self._world, kept, len(rows))
+        if self._world.first:
+            self.vectors[torch.from_numpy(rows)] = kept

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xcflow.distributed.world import World
 from xcflow.ragged import Ragged
 
 
@@ -29,6 +30,12 @@ class Pairs:
     def of(cls, rows: NDArray[Any], columns: NDArray[Any]) -> Pairs:
         """From arrays."""
         return cls(torch.from_numpy(rows), torch.from_numpy(columns))
+
+    def moved(self, column: Tensor) -> Pairs:
+        """The pairs whose column has a new number in [U], which is not negative."""
+        columns = column[self.columns]
+        stays = columns >= 0
+        return Pairs(self.rows[stays], columns[stays])
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,15 @@ class Candidates:
         itself = np.flatnonzero(same_item >= 0)
         ignored = _places(distinct, itself, same_item[itself])
         return cls(distinct, Pairs.of(rows, columns), Pairs.of(*ignored))
+
+    def dealt_to(self, world: World) -> Candidates:
+        """Those labels that belong to a rank, numbered among all that do, and their pairs."""
+        if world.alone:
+            return self
+        own = self.labels % world.size == world.rank
+        column = torch.from_numpy(np.where(own, np.cumsum(own) - 1, -1))
+        pairs = (each.moved(column) for each in (self.positives, self.ignored))
+        return Candidates(self.labels[own] // world.size, *pairs)
 
 
 def _places(

@@ -8,8 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcflow.config import RetrievalConfig
+from xcflow.distributed.rankings import best_of_ranks
+from xcflow.distributed.world import ALONE, World
 from xcflow.progress import progress
 from xcflow.retrieval.index import VectorIndex
+from xcflow.topk import TopK
 from xcflow.vectors import ShardedVectors
 
 _BLOCK = 8192
@@ -24,25 +27,30 @@ def mine(
     labels: NDArray[np.float32],
     depth: int,
     config: RetrievalConfig,
+    world: World = ALONE,
 ) -> NDArray[np.int32]:
     """The labels nearest to each document; the true ones among them are harmless, being known.
 
     Args:
         documents: Unit vectors of documents.
         rows: [N] the documents to mine for.
-        labels: [M, D] unit vectors.
+        labels: [M, D] unit vectors, of which each rank brings those dealt to it.
         depth: Labels of a document.
         config: Which index; what ``auto`` means here is in ``_searched_once``.
+        world: Ranks that search their own labels and put together what they found.
 
     Returns:
         [N, depth] label rows, ``NO_LABEL`` where there are fewer labels.
     """
-    index = VectorIndex.build(labels, _searched_once(config, len(labels)))
+    index = None
+    if len(labels):  # more ranks than labels: some have none to search
+        index = VectorIndex.build(labels, _searched_once(config, len(labels)))
     out = np.empty((len(rows), depth), np.int32)
     with progress("mining negatives", len(rows), "documents") as advance:
         for start in range(0, len(rows), _BLOCK):
             block = documents.take(rows[start : start + _BLOCK])
-            out[start : start + len(block)] = index.search(block, depth).labels
+            top = index.search(block, depth) if index else TopK.none(len(block), depth)
+            out[start : start + len(block)] = best_of_ranks(world, top).labels
             advance(len(block))
     return out
 

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from xcflow.artifact import MANIFEST, read_manifest
+from xcflow.catalogue.profile import PARTS, Profile
 from xcflow.config import TrackingConfig
 from xcflow.disk import claimed, replace_folder, writable
 from xcflow.errors import ArtifactError, TrackingError
@@ -67,10 +68,10 @@ def stored_version(home: Home, config: TrackingConfig, name: str) -> tuple[str, 
 
 
 def fetch_bundle(tracker: Tracker, home: Home, digest: str) -> Path:
-    """The local folder of a registered bundle, fetched where it is not at hand.
+    """The local folder of a recorded bundle, fetched where it is not at hand.
 
     Raises:
-        TrackingError: No registered version has this bundle.
+        TrackingError: Neither a registered version nor a run's model has this bundle.
         ArtifactError: What came is not the bundle that was registered.
     """
     place = home.models / digest
@@ -79,16 +80,50 @@ def fetch_bundle(tracker: Tracker, home: Home, digest: str) -> Path:
     with tracker.trouble():
         from mlflow.artifacts import download_artifacts
 
-        where = f"tags.{names.BUNDLE_DIGEST} = '{digest}'"
-        found = tracker.client.search_model_versions(where, max_results=1)
-        if not found:
-            raise TrackingError(f"no registered model holds the bundle {digest[:12]}")
-        uri = f"models:/{found[0].name}/{found[0].version}"
+        uri = _uri_of(tracker, digest)
         source = Path(download_artifacts(artifact_uri=uri, tracking_uri=tracker.uri))
     bundles = [manifest.parent for manifest in source.glob(f"artifacts/*/{MANIFEST}")]
     if not bundles:
         raise ArtifactError(f"{uri}: holds no bundle")
     return keep_bundle(home, bundles[0], digest)
+
+
+def fetch_profile(tracker: Tracker, home: Home, digest: str, folder: Path) -> Profile:
+    """The profile of the catalogue that a registered bundle was trained on.
+
+    Of a bundle that is not at hand only what the profile is made of is fetched: a few bytes for
+    each label and document, not the model.
+
+    Args:
+        tracker: The tracking store.
+        home: Keeps whole bundles.
+        digest: The bundle's digest.
+        folder: Gets what is fetched; must last as long as the profile.
+
+    Raises:
+        TrackingError: No registered version has this bundle.
+        ArtifactError: What came is not what was registered, or the bundle has no profile.
+    """
+    place = home.models / digest
+    if (place / MANIFEST).is_file():
+        return Profile.open(place)
+    with tracker.trouble():
+        from mlflow.artifacts import download_artifacts, list_artifacts
+
+        uri = _uri_of(tracker, digest)
+        inside = list_artifacts(artifact_uri=f"{uri}/artifacts", tracking_uri=tracker.uri)
+        fetched = [
+            Path(download_artifacts(f"{uri}/{bundle.path}/{part}", dst_path=str(folder)))
+            for bundle in inside
+            for part in (MANIFEST, *PARTS)
+        ]
+    if not fetched:
+        raise ArtifactError(f"{uri}: holds no bundle")
+    bundle = fetched[0].parent
+    found = read_manifest(bundle, BUNDLE, verify=True, only=PARTS).digest
+    if found != digest:
+        raise ArtifactError(f"{uri}: holds the bundle {found[:12]}, not {digest[:12]}")
+    return Profile.load(bundle)
 
 
 def keep_bundle(home: Home, bundle: Path, digest: str) -> Path:
@@ -109,6 +144,15 @@ def keep_bundle(home: Home, bundle: Path, digest: str) -> Path:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return place
+
+
+def _uri_of(tracker: Tracker, digest: str) -> str:
+    where = f"tags.{names.BUNDLE_DIGEST} = '{digest}'"
+    found = tracker.client.search_model_versions(where, max_results=1)
+    model = f"{found[0].name}/{found[0].version}" if found else tracker.find_model(digest)
+    if model is None:
+        raise TrackingError(f"no registered model holds the bundle {digest[:12]}")
+    return f"models:/{model}"
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xcflow.artifact import read_manifest
-from xcflow.errors import GateError, TrackingError
+from xcflow.errors import AccessError, GateError, TrackingError
 from xcflow.evaluation.verdict import Judgement
 from xcflow.home import Home
 from xcflow.registry import bundles, names, promotion
@@ -116,6 +116,14 @@ def close_run(tracker: Tracker, key: str, succeeded: bool, error: str) -> str:
     return reason
 
 
+def describe_run(tracker: Tracker, key: str) -> dict[str, str]:
+    """The name of a pipeline's run, the verdict on its model, and where a person sees it."""
+    run = tracker.find_run(key)
+    name, _ = tracker.description(run)
+    verdict = tracker.tags(run).get(names.VERDICT, "")
+    return {"name": name, "verdict": verdict, "page": tracker.run_page(run)}
+
+
 def interrupt_run(tracker: Tracker, key: str, reason: str) -> None:
     """Close a pipeline's run that did not come to its end, with the steps that it was in."""
     run = tracker.find_run(key)
@@ -185,10 +193,19 @@ def promote(
 
     Returns:
         The move, None where the bundle is the champion already.
+
+    Raises:
+        AccessError: The user has no right to it. The run says so.
     """
     judgement = Judgement.open_with_evaluation(Path(verdict), Path(evaluation))
     run = tracker.find_run(key) if key else None
-    move = promotion.Registry(tracker, model, Home.at()).promote(Path(bundle), judgement, run=run)
+    registry = promotion.Registry(tracker, model, Home.at())
+    try:
+        move = registry.promote(Path(bundle), judgement, run=run)
+    except AccessError as error:
+        if run:
+            tracker.log_tags(run, {names.NOT_PROMOTED: str(error)})
+        raise
     return None if move is None else asdict(move)
 
 
@@ -225,7 +242,9 @@ def _record_outcome(
             tracker.log_folder(run, report, f"reports/{name}")
     for step in TRAINED.keys() & folders.keys():
         tracker.log_curves(run, step, folders[step])
-    tracker.log_folder(run, evaluation, "evaluation")
+    # Whoever promotes on another machine fetches these two and the model.
+    tracker.log_folder(run, evaluation, names.EVALUATION_PLACE)
+    tracker.log_folder(run, folders["gate_model"], names.VERDICT_PLACE)
     _record_card(tracker, run, model, params, folders)
 
 

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 from xcflow.config import Config
 from xcflow.disk import claimed, require_no_file, writable
+from xcflow.distributed.world import World, joined, processes_here
 from xcflow.errors import ConfigError
 from xcflow.phases import phase
+from xcflow.progress import silence
+from xcflow.storage import fetch
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,16 @@ class Step:
     produces: str
     optional_inputs: tuple[str, ...] = ()
 
+    @property
+    def shared(self) -> bool:
+        """Whether several processes can share its work."""
+        return "distributed" in self.sections
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Sections that its result is known by: all but those that say where it is made."""
+        return tuple(name for name in self.sections if name not in ("checkpoint", "distributed"))
+
 
 _MODEL = ("run", "data", "encoder")
 
@@ -48,14 +61,19 @@ STEPS: dict[str, Step] = {
         Step(
             "train_encoder",
             ("dataset", "clusters"),
-            (*_MODEL, "clustering", "module_one", "checkpoint"),
+            (*_MODEL, "clustering", "module_one", "checkpoint", "distributed"),
             "encoder",
         ),
-        Step("export_embeddings", ("dataset", "encoder"), (*_MODEL, "module_one"), "embeddings"),
+        Step(
+            "export_embeddings",
+            ("dataset", "encoder"),
+            (*_MODEL, "module_one", "distributed"),
+            "embeddings",
+        ),
         Step(
             "train_classifier",
             ("dataset", "embeddings"),
-            (*_MODEL, "module_two", "retrieval", "checkpoint"),
+            (*_MODEL, "module_two", "retrieval", "checkpoint", "distributed"),
             "classifier",
         ),
         Step(
@@ -69,7 +87,7 @@ STEPS: dict[str, Step] = {
         Step(
             "evaluate_model",
             ("dataset", "bundle"),
-            ("run", "evaluation"),
+            ("run", "evaluation", "distributed"),
             "evaluation",
             optional_inputs=("champion",),
         ),
@@ -90,8 +108,24 @@ REFRESHING = (
 RETRAINING = tuple(name for name in STEPS if name != "refresh_model")
 
 
+def fetch_inputs(inputs: Mapping[str, str], into: Path) -> dict[str, Path]:
+    """Make the inputs of a step readable on this machine.
+
+    Args:
+        inputs: Name of an input -> folder, or URI of one; all but a catalogue must be whole.
+        into: Folder of copies of remote ones.
+
+    Raises:
+        StorageError: One is not there, not whole, or cannot be read.
+    """
+    return {name: fetch(uri, into, complete=name != "catalogue") for name, uri in inputs.items()}
+
+
 def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     """Run one step on folders.
+
+    Where several processes are to share it, this one starts them and waits. Under torchrun each
+    rank calls this with the same arguments, and the first one writes the output.
 
     Args:
         name: One of ``STEPS``.
@@ -103,6 +137,33 @@ def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path
         ConfigError: No such step, or an input is missing or unknown.
         BusyError: Another process is writing the output.
     """
+    require_inputs(name, inputs)
+    step = STEPS[name]
+    if step.shared and World.of_environment().alone and config.distributed.processes > 1:
+        from xcflow.steps.launch import run_as_ranks
+
+        run_as_ranks(name, config, inputs, output)
+        return
+    if not (step.shared or World.of_environment().alone):
+        raise ConfigError(f"step {name} is the work of one process: start it without torchrun")
+    _use_threads(config.run.threads)
+    with phase("imports"):
+        module = import_module(f"xcflow.steps.{name}")
+    with joined() as world, claimed(Path(output)) if world.first else silence():
+        if world.first:
+            with writable(Path(output)):
+                require_no_file(Path(output))
+        module.run(config, {key: Path(path) for key, path in inputs.items()}, Path(output))
+        world.meet()
+        module.run(config, {key: Path(path) for key, path in inputs.items()}, Path(output))
+
+
+def require_inputs(name: str, inputs: Collection[str]) -> None:
+    """Refuse a step that there is not, or inputs that are not its own.
+
+    Raises:
+        ConfigError: No such step, or an input is missing or unknown.
+    """
     if name not in STEPS:
         raise ConfigError(f"no step named {name!r}: known are {', '.join(STEPS)}")
     step = STEPS[name]
@@ -111,18 +172,11 @@ def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path
     if missing or unknown:
         what = f"needs the input {missing[0]}" if missing else f"has no input {unknown[0]}"
         raise ConfigError(f"step {name} {what}: its inputs are {', '.join(step.inputs)}")
-    _use_threads(config.run.threads)
-    with phase("imports"):
-        module = import_module(f"xcflow.steps.{name}")
-    with claimed(Path(output)):
-        with writable(Path(output)):
-            require_no_file(Path(output))
-        module.run(config, {key: Path(path) for key, path in inputs.items()}, Path(output))
 
 
 def _use_threads(threads: int) -> None:
     """Give numeric libraries as many threads as the process may use; more only slow them down."""
-    count = threads or len(os.sched_getaffinity(0))
+    count = max(1, (threads or len(os.sched_getaffinity(0))) // processes_here())
     os.environ["OMP_NUM_THREADS"] = str(count)  # torch heeds it when it is imported
     # Threads that wait sleep instead of spinning: on a machine that does anything else besides,
     # spinning costs several times the run time.

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from xcflow.artifact import read_manifest, writing
+from xcflow.artifact import read_manifest
 from xcflow.catalogue.dataset import Dataset
 from xcflow.config import Config, EncoderConfig, build
+from xcflow.distributed.world import World
 from xcflow.errors import DataError
 from xcflow.evaluation.baselines import baseline_rankers
 from xcflow.evaluation.evaluate import evaluate
@@ -23,7 +25,7 @@ from xcflow.phases import phase
 from xcflow.pretrained import model_folder
 from xcflow.serving.bundle import CONFIG, REFRESH, TRAINING
 from xcflow.serving.predictor import Predictor
-from xcflow.steps.provenance import provenance
+from xcflow.steps.provenance import provenance, written_by_first
 
 _TOLD = ("index_recall", REFRESH)  # of a bundle's manifest
 
@@ -37,7 +39,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     Raises:
         DataError: No test document has a label, or the data set's tokens are not the encoder's.
     """
-    dataset = Dataset.open(inputs["dataset"])
+    world, dataset = World.of_environment(), Dataset.open(inputs["dataset"])
     ids = dataset.labels.ids
     with phase("load"):
         predictor, champion = Predictor.load(inputs["bundle"]), None
@@ -52,12 +54,15 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         champion = BundleRanker(old, old.manifest.digest, ids, main, facts["champion"])
     encoder = _encoder_config(inputs["bundle"])
     _require_tokens_of(encoder, dataset)
-    with writing(output, KIND, **provenance("evaluate_model", config, inputs)) as folder:
+    origin = provenance("evaluate_model", config, inputs)
+    with written_by_first(world, output, KIND, origin) as folder, TemporaryDirectory() as scratch:
         baselines = baseline_rankers(dataset, encoder)
-        evaluate(dataset, candidate, champion, baselines, config.evaluation, folder)
-        with phase("report"):
-            page = evaluation_page(Evaluation.load(folder), _curves(inputs["bundle"]))
-        (folder / REPORT).write_text(page, encoding="utf-8")
+        place = folder or Path(scratch)
+        evaluate(dataset, candidate, champion, baselines, config.evaluation, place, world)
+        if folder:
+            with phase("report"):
+                page = evaluation_page(Evaluation.load(folder), _curves(inputs["bundle"]))
+            (folder / REPORT).write_text(page, encoding="utf-8")
 
 
 def _facts(bundle: Path) -> dict[str, Any]:

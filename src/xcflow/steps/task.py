@@ -10,19 +10,18 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from xcflow.artifact import Manifest, read_manifest
 from xcflow.config import Config
 from xcflow.errors import DataError, XcflowError
+from xcflow.home import Home
 from xcflow.interruption import Interruption, interruptible
 from xcflow.phases import phase, timed
 from xcflow.registry.names import RUN_KEY_VARIABLE
 from xcflow.registry.service import recorded
 from xcflow.registry.summary import step_metrics
-from xcflow.steps import STEPS, run_step
-from xcflow.storage import fetch
+from xcflow.steps import STEPS, fetch_inputs, run_step
 
 # Stands before an error's line in a task's log, so that whoever started the pipeline finds it.
 ERROR_MARK = "xcflow error: "
@@ -77,13 +76,9 @@ def run_task(
     """
     with one_line_errors():
         settings, folder = Config.from_json(config), Path(output.path)
-        with (
-            recorded(name, json.loads(config), folder),
-            TemporaryDirectory() as scratch,
-            timed() as clock,
-        ):
+        with recorded(name, json.loads(config), folder), timed() as clock:
             with phase("inputs"):
-                local = {key: fetch(uri, Path(scratch)) for key, uri in inputs.items()}
+                local = fetch_inputs(inputs, Home.at().downloads)
             run_step(name, settings, local, folder)
             times = clock.times()
         manifest = read_manifest(folder, STEPS[name].produces)

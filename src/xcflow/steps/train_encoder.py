@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from xcflow.artifact import read_manifest, writing
+from xcflow.artifact import read_manifest
 from xcflow.catalogue.dataset import Dataset
 from xcflow.config import Config
+from xcflow.distributed.world import World
 from xcflow.encoders.build import initial_encoder, save_encoder
 from xcflow.labels.auxiliary import AuxiliaryVectors
 from xcflow.phases import phase
-from xcflow.steps.provenance import checkpoint_of, provenance
+from xcflow.steps.provenance import checkpoint_of, provenance, written_by_first
 from xcflow.training.data import Splits
 from xcflow.training.loop import Plan, train
 from xcflow.training.module_one import ModuleOne
@@ -23,7 +24,7 @@ from xcflow.training.module_one import ModuleOne
 
 def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     """Write the encoder, the auxiliary vectors of all labels, and the history of training."""
-    dataset = Dataset.open(inputs["dataset"])
+    world, dataset = World.of_environment(), Dataset.open(inputs["dataset"])
     clusters = read_manifest(inputs["clusters"], "clusters")
     row_of_label = np.load(inputs["clusters"] / "row_of_label.npy", allow_pickle=False)
     settings, seed = config.module_one, config.run.seed
@@ -39,7 +40,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     )
     splits = Splits.of(dataset)
     origin = provenance("train_encoder", config, inputs)
-    module = ModuleOne(encoder, auxiliary, splits, dataset.labels.tokens, settings, seed)
+    module = ModuleOne(encoder, auxiliary, splits, dataset.labels.tokens, settings, seed, world)
     plan = Plan(
         "encoder",
         settings.epochs,
@@ -49,8 +50,10 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         seed,
     )
     with checkpoint_of("train_encoder", config, origin).claimed() as checkpoint:
-        history = train(module, len(splits.fit), plan, checkpoint)
-        with writing(output, "encoder", **origin, meta={"dim": encoder.dim}) as folder:
-            save_encoder(encoder, folder, {"auxiliary.weight": auxiliary.table.weight})
-            np.save(folder / "row_of_label.npy", row_of_label)
-            (folder / "history.json").write_text(json.dumps(history, indent=1) + "\n")
+        history = train(module, len(splits.fit), plan, checkpoint, world)
+        meta = {"dim": encoder.dim}
+        with written_by_first(world, output, "encoder", origin, meta) as folder:
+            if folder:  # all ranks hold the same
+                save_encoder(encoder, folder, {"auxiliary.weight": auxiliary.table.weight})
+                np.save(folder / "row_of_label.npy", row_of_label)
+                (folder / "history.json").write_text(json.dumps(history, indent=1) + "\n")

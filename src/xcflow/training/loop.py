@@ -6,20 +6,25 @@ checkpoint takes the same choices as one that was never interrupted.
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xcflow.interruption import held_back
+from xcflow.distributed.collectives import Dealt, total
+from xcflow.distributed.world import ALONE, World
+from xcflow.interruption import Interruption, held_back
 from xcflow.phases import phase
 from xcflow.progress import log, progress
 from xcflow.training.checkpoint import Checkpoint
 from xcflow.training.validation import SELECTION, in_points
 
+T = TypeVar("T")
 _LOSS_POINTS = 20  # points of the loss curve in an epoch
 
 
@@ -30,13 +35,20 @@ class Trainee(Protocol):
         """The order of the documents in an epoch."""
 
     def step(self, rows: NDArray[np.int64], rate: float, rng: np.random.Generator) -> float:
-        """Learn from a batch of documents at ``rate`` times the peak rates; returns the loss."""
+        """Learn from a batch of documents at ``rate`` times the peak rates.
+
+        Returns:
+            The loss; of several ranks, what this one adds to it.
+        """
 
     def validate(self) -> dict[str, float]:
         """Metrics on the validation split."""
 
     def state(self, *, training: bool) -> dict[str, Tensor]:
         """The tensors of the model, and with ``training`` all that the next step depends on."""
+
+    def dealt(self) -> dict[str, Dealt]:
+        """Tensors of the state that are dealt to the ranks, and how."""
 
     def restore(self, tensors: dict[str, Tensor], *, training: bool) -> None:
         """Take back what ``state`` gave."""
@@ -93,7 +105,9 @@ class Progress:
         self.series.setdefault(name, []).append([at, value])
 
 
-def train(trainee: Trainee, documents: int, plan: Plan, checkpoint: Checkpoint) -> dict[str, Any]:
+def train(
+    trainee: Trainee, documents: int, plan: Plan, checkpoint: Checkpoint, world: World = ALONE
+) -> dict[str, Any]:
     """Train until the plan ends or validation stops improving, and leave the best state.
 
     Args:
@@ -101,16 +115,17 @@ def train(trainee: Trainee, documents: int, plan: Plan, checkpoint: Checkpoint) 
         documents: Number of training documents.
         plan: How long.
         checkpoint: Where to save and from where to go on.
+        world: Ranks that train together, each of which calls this.
 
     Returns:
         The history: ``series`` (curves), ``best_epoch``, ``epochs`` (run).
     """
     now = Progress()
     order: NDArray[np.int64] | None = None
-    saved = checkpoint.load()
+    saved = checkpoint.load(_of_now(trainee.dealt()))
     if saved is None:
         _validate(trainee, now, plan, epoch=-1)
-        checkpoint.keep(trainee.state(training=False), now.best_epoch)
+        checkpoint.keep(trainee.state(training=False), now.best_epoch, trainee.dealt())
     else:
         tensors, state = saved
         now = Progress(**state)
@@ -122,15 +137,15 @@ def train(trainee: Trainee, documents: int, plan: Plan, checkpoint: Checkpoint) 
         if order is None:
             with phase("order"):
                 order = trainee.order(now.epoch)
-        _run_epoch(trainee, documents, plan, checkpoint, now, order)
+        _run_epoch(trainee, documents, plan, checkpoint, now, order, world)
         order = None
         if _validate(trainee, now, plan, now.epoch):
-            checkpoint.keep(trainee.state(training=False), now.epoch)
+            checkpoint.keep(trainee.state(training=False), now.epoch, trainee.dealt())
         now.epoch, now.step = now.epoch + 1, 0
-        if checkpoint.due():
+        if any(total(world, world.first and checkpoint.due())):
             _save(trainee, checkpoint, now, None)
     if now.best_epoch != now.epoch - 1:
-        trainee.restore(checkpoint.kept(now.best_epoch), training=False)
+        trainee.restore(checkpoint.kept(now.best_epoch, trainee.dealt()), training=False)
     return {"series": now.series, "best_epoch": now.best_epoch, "epochs": now.epoch}
 
 
@@ -141,27 +156,37 @@ def _run_epoch(
     checkpoint: Checkpoint,
     now: Progress,
     order: NDArray[np.int64],
+    world: World,
 ) -> None:
     steps = -(-documents // plan.batch_size)
     title = f"{plan.title}, epoch {now.epoch + 1} of {plan.epochs}"
+    stop = 0.0
     # A step changes the model in many places, so it is not broken into: an interruption takes
-    # effect between two steps, after the state is saved.
-    with held_back() as interrupted, progress(title, documents, "documents") as advance:
-        while now.step < steps and not interrupted():
+    # effect between two steps, after the state is saved. Ranks do so after the same step, whichever
+    # of them heard of it, and however often.
+    with (
+        held_back(once=world.alone) as interrupted,
+        progress(title, documents, "documents") as advance,
+    ):
+        while now.step < steps and not stop:
             rows = order[now.step * documents // steps : (now.step + 1) * documents // steps]
             rng = np.random.default_rng([plan.seed, now.epoch, now.step])
             torch.manual_seed(int(rng.integers(2**62)))
             at = now.epoch * steps + now.step
             with phase("batches"):
                 loss = trainee.step(rows, plan.rate(at, plan.epochs * steps), rng)
+            due = world.first and checkpoint.due()
+            loss, stop, save = total(world, loss, interrupted(), due)
             now.recent.append(loss)
             now.step += 1
             if now.step == steps or len(now.recent) >= max(1, steps // _LOSS_POINTS):
                 now.point("train/loss", at + 1, float(np.mean(now.recent)))
                 now.recent.clear()
             advance(len(rows), f"loss {loss:.4f}")
-            if checkpoint.due() or interrupted():
+            if save or stop:
                 _save(trainee, checkpoint, now, order)
+    if stop:  # another rank was told
+        raise Interruption(signal.SIGTERM)
 
 
 def _validate(trainee: Trainee, now: Progress, plan: Plan, epoch: int) -> bool:
@@ -184,11 +209,16 @@ def _save(
     now: Progress,
     order: NDArray[np.int64] | None,
 ) -> None:
-    tensors = {f"now.{name}": value for name, value in trainee.state(training=True).items()}
+    tensors = _of_now(trainee.state(training=True))
     if order is not None:
         tensors["order"] = torch.from_numpy(order)
     with phase("checkpoint"):
-        checkpoint.save(tensors, dict(now.__dict__))
+        checkpoint.save(tensors, dict(now.__dict__), _of_now(trainee.dealt()))
+
+
+def _of_now(named: Mapping[str, T]) -> dict[str, T]:
+    """The same by the names that a checkpoint has beside those of the best epoch."""
+    return {f"now.{name}": value for name, value in named.items()}
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """Losses on a block of scores between documents and candidate labels.
 
 A block is [B, U] cosines; which of its entries are known positives comes as sparse index pairs,
-never as dense targets.
+never as dense targets. Where several ranks hold some of the candidates each, a loss needs of the
+others' negatives no more than what it makes of them: one number for each document, or the hardest.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 from xcflow.config import ModuleOneConfig, ModuleTwoConfig
+from xcflow.distributed.collectives import stacked
+from xcflow.distributed.world import ALONE, World
 from xcflow.negatives.candidates import Candidates
 
 _NEVER = -1e4  # finite, so that a row without any negative gives no NaN
@@ -32,6 +35,7 @@ def hardest_triplet(
     margin: float,
     temperature: float,
     keep_zero_hinge: bool = False,
+    world: World = ALONE,
 ) -> Tensor:
     """Margin loss of each positive against the hardest negatives of its document.
 
@@ -48,11 +52,12 @@ def hardest_triplet(
         margin: g.
         temperature: tau.
         keep_zero_hinge: NGAME's variant.
+        world: Ranks that hold other candidates of the same documents.
 
     Returns:
         [P] loss of each positive.
     """
-    top = negatives.topk(min(hardest, negatives.shape[1]), dim=1).values[rows]
+    top = _hardest(negatives, hardest, world)[rows]
     hinge = (top - positives[:, None] + margin).clamp_min(0.0)
     active = hinge > 0
     idle = 0.0 if keep_zero_hinge else _NEVER
@@ -60,8 +65,24 @@ def hardest_triplet(
     return (torch.softmax(logits, 1) * hinge).sum(1)
 
 
+def _hardest(negatives: Tensor, count: int, world: World) -> Tensor:
+    """[B, h] the highest scores of each document among the negatives of all ranks."""
+    top = negatives.topk(min(count, negatives.shape[1]), dim=1).values
+    if world.alone:
+        return top
+    lacking = top.new_full((len(top), count - top.shape[1]), -torch.inf)
+    every = stacked(world, torch.cat([top, lacking], 1)).transpose(0, 1).flatten(1)
+    top = every.topk(count, dim=1).values
+    return top[:, : int(top[:1].isfinite().sum())]  # all documents have as many candidates
+
+
 def decoupled_softmax(
-    negatives: Tensor, positives: Tensor, rows: Tensor, *, temperature: float
+    negatives: Tensor,
+    positives: Tensor,
+    rows: Tensor,
+    *,
+    temperature: float,
+    world: World = ALONE,
 ) -> Tensor:
     """Softmax loss of each positive against all negatives of its document.
 
@@ -73,12 +94,15 @@ def decoupled_softmax(
         positives: [P] scores of the positives.
         rows: [P] the document of each positive.
         temperature: tau.
+        world: Ranks that hold other candidates of the same documents.
 
     Returns:
         [P] loss of each positive.
     """
-    against = torch.logsumexp(negatives / temperature, 1)[rows]
-    return torch.nn.functional.softplus(against - positives / temperature)
+    against = torch.logsumexp(negatives / temperature, 1)
+    if not world.alone:
+        against = torch.logsumexp(stacked(world, against), 0)
+    return torch.nn.functional.softplus(against[rows] - positives / temperature)
 
 
 def ranking_losses(
@@ -88,10 +112,13 @@ def ranking_losses(
     rows: Tensor,
     *,
     keep_zero_hinge: bool = False,
+    world: World = ALONE,
 ) -> Tensor:
     """[P] loss of each positive, by the loss that a module's configuration names."""
     if config.loss == "softmax":
-        return decoupled_softmax(negatives, positives, rows, temperature=config.temperature)
+        return decoupled_softmax(
+            negatives, positives, rows, temperature=config.temperature, world=world
+        )
     return hardest_triplet(
         negatives,
         positives,
@@ -100,10 +127,16 @@ def ranking_losses(
         margin=config.margin,
         temperature=config.temperature,
         keep_zero_hinge=keep_zero_hinge,
+        world=world,
     )
 
 
-def mean_by_document(losses: Tensor, rows: Tensor, documents: int) -> Tensor:
-    """Mean over documents of the mean over a document's positives: each document weighs one."""
-    counts = torch.bincount(rows, minlength=documents).clamp_min(1)
-    return (losses / counts[rows]).sum() / documents
+def mean_by_document(losses: Tensor, rows: Tensor, counts: Tensor) -> Tensor:
+    """Mean over documents of the mean over a document's positives: each document weighs one.
+
+    Args:
+        losses: [P] loss of each positive, or of those that this rank holds.
+        rows: [P] the document of each.
+        counts: [B] positives of each document, on all ranks.
+    """
+    return (losses / counts[rows]).sum() / len(counts)

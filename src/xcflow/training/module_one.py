@@ -2,6 +2,10 @@
 
 A document brings one of its labels, drawn uniformly; the labels of the other documents of the
 batch are its negatives, except those that are known to be true for it or are the document itself.
+
+Several ranks encode the documents and candidate labels dealt to them and give each other the
+labels' vectors: each scores its documents against all candidates of the batch. Dense gradients are
+added up; row tables are shared by columns.
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xcflow.config import ModuleOneConfig
-from xcflow.encoders.base import Encoder, blocks
+from xcflow.distributed.collectives import Dealt, dealt_rows, order_of_first, sum_gradients
+from xcflow.distributed.world import ALONE, World
+from xcflow.encoders.base import Encoder
 from xcflow.encoders.parts import parts_of, unit_parts
 from xcflow.labels.auxiliary import AuxiliaryVectors
 from xcflow.negatives.batches import Curriculum, DocumentMemory, document_order
@@ -38,6 +44,7 @@ class ModuleOne:
         label_tokens: Token rows of the L label texts.
         config: Losses, rates, curriculum.
         seed: The run's seed.
+        world: Ranks that train together.
     """
 
     def __init__(
@@ -48,6 +55,7 @@ class ModuleOne:
         label_tokens: Ragged,
         config: ModuleOneConfig,
         seed: int,
+        world: World = ALONE,
     ) -> None:
         self._encoder = encoder
         self._auxiliary = auxiliary
@@ -57,8 +65,14 @@ class ModuleOne:
         self._config = config
         self._losses = partial(ranking_losses, config, keep_zero_hinge=config.keep_zero_hinge)
         self._seed = seed
-        self._validation = Validation(splits)
-        self._memory = DocumentMemory(len(splits.fit), encoder.dim, config.memory_width, seed)
+        self._world = world
+        self._validation = Validation(splits, world)
+        self._memory = DocumentMemory(
+            len(splits.fit), encoder.dim, config.memory_width, seed, world
+        )
+        self._tables = encoder.tables() | {"auxiliary": auxiliary.table}
+        for table in self._tables.values():
+            table.deal_to(world)
         self._optimizer = _dense_optimizer(encoder, config)
         encoder.train()
 
@@ -67,24 +81,38 @@ class ModuleOne:
         config = self._config
         curriculum = Curriculum(config.cluster_from_epoch, config.cluster_size, config.double_every)
         memory = self._memory.vectors if epoch > 0 else None
-        return document_order(epoch, memory, len(self._fit), curriculum, self._seed)
+        return order_of_first(
+            self._world,
+            len(self._fit),
+            lambda: document_order(epoch, memory, len(self._fit), curriculum, self._seed),
+        )
 
     def step(self, rows: NDArray[np.int64], rate: float, rng: np.random.Generator) -> float:
         """One batch: encode, score, update."""
-        truth = self._fit.labels.take(rows)
-        drawn = draw_one(truth, rng)
-        candidates = Candidates.shared(drawn, truth, self._fit.same_item[rows])
+        world = self._world
+        drawn = draw_one(self._fit.labels.take(rows), rng)
+        own, own_drawn = rows[world.rank :: world.size], drawn[world.rank :: world.size]
+        candidates = Candidates.shared(drawn, self._fit.labels.take(own), self._fit.same_item[own])
+        labels_of = [candidates.labels[rank :: world.size] for rank in range(world.size)]
+        if not world.alone:  # as many masks of dropout as there are texts, not the same ones twice
+            torch.manual_seed(torch.initial_seed() + world.rank)
         with phase("forward"):
-            encoded = self._encoder(
-                Ragged.concatenate([self._fit.tokens(rows), self._labels(candidates)])
-            )
-        texts, names = encoded.split([len(rows), len(candidates.labels)])
-        documents = unit_parts(texts, self._auxiliary.parts)
-        labels = self._auxiliary.augment(names, torch.from_numpy(candidates.labels), training=True)
-        loss = self._loss_of_parts(documents, labels, candidates, drawn)
+            texts = [
+                Ragged.concatenate(
+                    [self._fit.tokens(rows[rank :: world.size]), self._label_tokens.take(labels)]
+                )
+                for rank, labels in enumerate(labels_of)
+            ]
+            encoded = self._encoder.forward_dealt(texts, world)
+        documents, names = torch.split(encoded, [len(own), len(labels_of[world.rank])])
+        documents = unit_parts(documents, self._auxiliary.parts)
+        labels = self._auxiliary.augment_dealt(names, [torch.from_numpy(x) for x in labels_of])
+        labels = dealt_rows(world, labels, len(candidates.labels))
+        loss = self._loss_of_parts(documents, labels, candidates, own_drawn, len(rows))
         self._optimizer.zero_grad()
         with phase("backward"):
             loss.backward()  # type: ignore[no-untyped-call]
+        sum_gradients(world, self._encoder.parameters())
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["peak"]
         with phase("dense update"):
@@ -95,43 +123,54 @@ class ModuleOne:
         self._memory.put(rows, documents)
         return loss.item()
 
-    def _labels(self, candidates: Candidates) -> Ragged:
-        return self._label_tokens.take(candidates.labels)
-
     def _loss_of_parts(
         self,
         documents: Tensor,
         labels: Tensor,
         candidates: Candidates,
         drawn: NDArray[np.int64],
+        batch: int,
     ) -> Tensor:
         """The mean over the encoder's parts of the loss by each part's own cosines."""
         parts = self._auxiliary.parts
         pairs = zip(parts_of(documents, parts), parts_of(labels, parts), strict=True)
-        losses = [self._loss((len(parts) * d) @ z.T, candidates, drawn) for d, z in pairs]
+        losses = [self._loss((len(parts) * d) @ z.T, candidates, drawn, batch) for d, z in pairs]
         return torch.stack(losses).mean()
 
-    def _loss(self, scores: Tensor, candidates: Candidates, drawn: NDArray[np.int64]) -> Tensor:
+    def _loss(
+        self, scores: Tensor, candidates: Candidates, drawn: NDArray[np.int64], batch: int
+    ) -> Tensor:
+        """What this rank's documents add to the mean over the ``batch`` documents of all ranks."""
         negatives = negatives_only(scores, candidates)
         rows = torch.arange(len(drawn))
         columns = torch.from_numpy(np.searchsorted(candidates.labels, drawn))
         positives = scores[rows, columns]
-        loss = self._losses(negatives, positives, rows).mean()
+        loss = self._losses(negatives, positives, rows).sum() / batch
         if self._config.two_way:
-            loss = 0.5 * (loss + self._losses(negatives.T, positives, columns).mean())
+            # Each rank has negatives of the labels among its documents.
+            reverse = self._losses(negatives.T, positives, columns, world=self._world)
+            loss = 0.5 * (loss + reverse.sum() / batch)
         return loss
 
-    def label_vectors(self) -> Iterator[Tensor]:
-        """Augmented unit vectors z of all labels, block by block."""
-        return augmented_labels(self._encoder, self._auxiliary, self._label_tokens, KEYS)
+    def label_vectors(self, rows: NDArray[np.int64]) -> Iterator[Tensor]:
+        """Augmented unit vectors z of some labels, block by block."""
+        for start in range(0, len(rows), KEYS):
+            block = rows[start : start + KEYS]
+            yield augmented_labels(self._encoder, self._auxiliary, self._label_tokens, block)
 
     def validate(self) -> dict[str, float]:
         """Metrics of the encoder alone."""
-        documents = self._encoder.encode(self._held_out.tokens())
-        return self._validation.of_vectors(documents, self.label_vectors())
+        world, held_out = self._world, self._held_out
+        self._make_whole()
+        own = self._encoder.encode(held_out.tokens(world.dealt(len(held_out))))
+        labels = world.dealt(len(self._label_tokens))
+        return self._validation.of_vectors(
+            dealt_rows(world, own, len(held_out)), self.label_vectors(labels), labels
+        )
 
     def state(self, *, training: bool) -> dict[str, Tensor]:
         """Encoder and auxiliary vectors; with ``training`` also moments and document memory."""
+        self._make_whole()
         tensors = self._encoder.state(training=training)
         if not training:
             return tensors | {"auxiliary.weight": self._auxiliary.table.weight}
@@ -141,6 +180,14 @@ class ModuleOne:
             tensors |= {f"optimizer.{number}.{name}": v for name, v in moments.items()}
         return tensors
 
+    def _make_whole(self) -> None:
+        for table in self._tables.values():
+            table.make_whole()
+
+    def dealt(self) -> dict[str, Dealt]:
+        """First moments of the row tables."""
+        return {f"{name}.first": table.dealt for name, table in self._tables.items()}
+
     def restore(self, tensors: dict[str, Tensor], *, training: bool) -> None:
         """Take back what ``state`` gave."""
         self._encoder.restore(tensors, training=training)
@@ -148,7 +195,8 @@ class ModuleOne:
         if not training:
             return
         self._auxiliary.table.restore("auxiliary", tensors)
-        self._memory.vectors.copy_(tensors["memory"])
+        if self._world.first:
+            self._memory.vectors.copy_(tensors["memory"])
         state = self._optimizer.state_dict()
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
@@ -159,16 +207,18 @@ class ModuleOne:
 
 
 def augmented_labels(
-    encoder: Encoder, auxiliary: AuxiliaryVectors, tokens: Ragged, rows: int
-) -> Iterator[Tensor]:
-    """Unit vectors z of the L label texts with their auxiliary vectors, without gradients.
+    encoder: Encoder, auxiliary: AuxiliaryVectors, tokens: Ragged, labels: NDArray[np.int64]
+) -> Tensor:
+    """[N, D] unit vectors z of some label rows, without gradients.
 
-    They come in blocks of ``rows`` labels, because all of them may be more than memory should hold.
+    Args:
+        encoder: Encodes their texts.
+        auxiliary: Has their auxiliary vectors.
+        tokens: Token rows of the L label texts.
+        labels: [N] label rows.
     """
-    for start, block in blocks(tokens, rows):
-        vectors = encoder.encode(block, unit=False)
-        labels = torch.arange(start, start + len(block))
-        yield auxiliary.augment(vectors, labels, training=False)
+    vectors = encoder.encode(tokens.take(labels), unit=False)
+    return auxiliary.augment(vectors, torch.from_numpy(labels), training=False)
 
 
 def draw_one(truth: Ragged, rng: np.random.Generator) -> NDArray[np.int64]:

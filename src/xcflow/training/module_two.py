@@ -3,6 +3,9 @@
 Classifiers start at the augmented label vectors. Candidates of a batch are the labels of all its
 documents, joined by labels that the classifiers of a few epochs ago took for right (mined by
 nearest-neighbour search). A document weighs the same however many labels it has.
+
+Several ranks hold the classifiers dealt to them. Each scores all documents of the batch against its
+own candidates, so classifiers and their state are never sent; of scores, only what the loss needs.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xcflow.config import ModuleTwoConfig, RetrievalConfig
+from xcflow.distributed.collectives import Dealt, order_of_first
+from xcflow.distributed.world import ALONE, World
 from xcflow.encoders.dropout import Dropout
 from xcflow.labels.clustering import balanced_clusters
 from xcflow.negatives.batches import DocumentMemory
@@ -46,6 +51,10 @@ class ModuleTwo:
         config: Loss, rates, negatives.
         retrieval: How labels are searched when negatives are mined.
         seed: The run's seed.
+        world: Ranks that train together.
+
+    Attributes:
+        table: The classifiers that belong to this rank.
     """
 
     def __init__(
@@ -57,6 +66,7 @@ class ModuleTwo:
         config: ModuleTwoConfig,
         retrieval: RetrievalConfig,
         seed: int,
+        world: World = ALONE,
     ) -> None:
         self._documents = documents
         self._held_out = torch.from_numpy(documents.take(splits.validation.rows))
@@ -72,8 +82,9 @@ class ModuleTwo:
         self._config = config
         self._retrieval = retrieval
         self._seed = seed
-        self._validation = Validation(splits)
-        self.table = RowTable(torch.from_numpy(labels.take(used)))
+        self._world = world
+        self._validation = Validation(splits, world)
+        self.table = RowTable(torch.from_numpy(labels.take(used[world.rank :: world.size])))
         self._mined = np.empty((0, 0), np.int32)
         self._dropout = Dropout(config.dropout)
 
@@ -89,7 +100,11 @@ class ModuleTwo:
                     self.classifiers().numpy(),
                     config.mined,
                     self._retrieval,
+                    self._world,
                 )
+        return order_of_first(self._world, len(self._fit), lambda: self._shuffled(epoch))
+
+    def _shuffled(self, epoch: int) -> NDArray[np.int64]:
         rng = np.random.default_rng([self._seed, epoch])
         members = self._clusters
         place = rng.permutation(int(members.max()) + 1)[members]
@@ -113,7 +128,9 @@ class ModuleTwo:
         """One batch: score against the candidates, update their rows."""
         truth = self._truth.take(rows)
         proposed = np.concatenate([truth.data, self._draw_mined(rows, rng)])
-        candidates = Candidates.shared(proposed, truth, self._same_item[rows])
+        everyone = Candidates.shared(proposed, truth, self._same_item[rows])
+        counts = torch.bincount(everyone.positives.rows, minlength=len(rows))
+        candidates = everyone.dealt_to(self._world)
         documents = torch.from_numpy(self._documents.take(self._fit.rows[rows]))
         documents = nn.functional.normalize(self._dropout(documents), dim=1)
         leaf = self.table.gather(torch.from_numpy(candidates.labels))
@@ -124,8 +141,9 @@ class ModuleTwo:
             negatives_only(scores, candidates),
             scores[positives.rows, positives.columns],
             positives.rows,
+            world=self._world,
         )
-        loss = mean_by_document(losses, positives.rows, len(rows))
+        loss = mean_by_document(losses, positives.rows, counts)
         with phase("backward"):
             loss.backward()  # type: ignore[no-untyped-call]
         with phase("sparse update"):
@@ -142,21 +160,30 @@ class ModuleTwo:
         return np.asarray(mined[rng.random(len(mined)) < share])
 
     def classifiers(self) -> Tensor:
-        """Unit classifiers [M, D] of the labels in use."""
+        """Unit classifiers [M, D] of the labels in use, of those that belong to this rank."""
         return nn.functional.normalize(self.table.weight, dim=1)
 
     def validate(self) -> dict[str, float]:
         """Metrics of the classifiers alone; a label without one stands with its label vector."""
-        return self._validation.of_vectors(self._held_out, self._label_blocks())
+        in_use = np.zeros(len(self._labels), bool)
+        in_use[self._used] = True
+        numbers = np.where(in_use, np.cumsum(in_use), np.cumsum(~in_use)) - 1
+        rows = np.flatnonzero(numbers % self._world.size == self._world.rank)
+        blocks = self._label_blocks(rows, in_use)
+        return self._validation.of_vectors(self._held_out, blocks, rows)
 
-    def _label_blocks(self) -> Iterator[Tensor]:
-        """For each of the L labels its classifier or else its label vector, block by block."""
-        for start in range(0, len(self._labels), KEYS):
-            rows = np.arange(start, min(start + KEYS, len(self._labels)))
+    def _label_blocks(
+        self, labels: NDArray[np.int64], in_use: NDArray[np.bool_]
+    ) -> Iterator[Tensor]:
+        """For each of this rank's labels its classifier or else its label vector, in blocks."""
+        first = 0
+        for start in range(0, len(labels), KEYS):
+            rows = labels[start : start + KEYS]
             vectors = torch.from_numpy(self._labels.take(rows))
-            first, last = np.searchsorted(self._used, (start, start + len(rows)))
-            trained = nn.functional.normalize(self.table.weight[first:last], dim=1)
-            vectors[torch.from_numpy(self._used[first:last] - start)] = trained
+            places = torch.from_numpy(np.flatnonzero(in_use[rows]))
+            trained = self.table.weight[first : first + len(places)]
+            vectors[places] = nn.functional.normalize(trained, dim=1)
+            first += len(places)
             yield vectors
 
     def state(self, *, training: bool) -> dict[str, Tensor]:
@@ -164,6 +191,10 @@ class ModuleTwo:
         if not training:
             return {"classifier.weight": self.table.weight}
         return self.table.tensors("classifier") | {"mined": torch.from_numpy(self._mined)}
+
+    def dealt(self) -> dict[str, Dealt]:
+        """All classifiers, with their state."""
+        return dict.fromkeys(self.table.tensors("classifier"), Dealt(0, len(self._used)))
 
     def restore(self, tensors: dict[str, Tensor], *, training: bool) -> None:
         """Take back what ``state`` gave."""

@@ -73,7 +73,7 @@ def test_nothing_is_recorded_twice(outbox, store, tracker, encoder):
         for path, text in zip(files, kept, strict=True):
             path.write_text(text)
         send(outbox, store, tracker)
-    found = tracker.client.search_runs([tracker._experiment_id()])
+    found = tracker.client.search_runs([tracker.experiment_id()])
     assert len(found) == 2
     run = tracker.find_run("key")
     assert len(tracker.client.get_run(run).inputs.dataset_inputs) == 1

@@ -16,6 +16,7 @@ from xcflow.config import (
     ModuleTwoConfig,
     RetrievalConfig,
 )
+from xcflow.distributed.world import ALONE, World
 from xcflow.encoders.build import initial_encoder
 from xcflow.labels.auxiliary import AuxiliaryVectors, map_labels
 from xcflow.training.data import Splits
@@ -36,9 +37,20 @@ def make_module_one(themed: Dataset, splits: Splits, pretrained: Path) -> Callab
     """Module I on the themed data set, anew with each call."""
 
     def make(
-        kind: str = "bag_of_embeddings", bags: int = 1, clusters: int = 4, **settings: Any
+        kind: str = "bag_of_embeddings",
+        bags: int = 1,
+        clusters: int = 4,
+        dropout: float = 0.2,
+        world: World = ALONE,
+        **settings: Any,
     ) -> ModuleOne:
-        encoder_config = EncoderConfig(kind=kind, bags=bags, model=str(pretrained), bf16="off")  # type: ignore[arg-type]
+        encoder_config = EncoderConfig(
+            kind=kind,  # type: ignore[arg-type]
+            bags=bags,
+            model=str(pretrained),
+            bf16="off",
+            dropout=dropout,
+        )
         encoder = initial_encoder(encoder_config, themed)
         rows, size = map_labels(
             encoder.encode(themed.labels.tokens),
@@ -62,7 +74,7 @@ def make_module_one(themed: Dataset, splits: Splits, pretrained: Path) -> Callab
             norm=1.0,
             generator=torch.Generator().manual_seed(SEED),
         )
-        return ModuleOne(encoder, auxiliary, splits, themed.labels.tokens, config, SEED)
+        return ModuleOne(encoder, auxiliary, splits, themed.labels.tokens, config, SEED, world)
 
     return make
 
@@ -76,7 +88,10 @@ def embeddings(
     module = make_module_one()
     documents = module._encoder.encode(themed.train.tokens).numpy()
     ShardedVectors.write(folder / "documents", iter(np.array_split(documents, 3)))
-    ShardedVectors.write(folder / "labels", (block.numpy() for block in module.label_vectors()))
+    ShardedVectors.write(
+        folder / "labels",
+        (block.numpy() for block in module.label_vectors(np.arange(len(themed.labels)))),
+    )
     return ShardedVectors.open(folder / "documents"), ShardedVectors.open(folder / "labels")
 
 
@@ -86,10 +101,10 @@ def make_module_two(
 ) -> Callable[..., ModuleTwo]:
     """Module II on the themed data set, anew with each call."""
 
-    def make(**settings: Any) -> ModuleTwo:
+    def make(world: World = ALONE, **settings: Any) -> ModuleTwo:
         defaults = {"learning_rate": 0.05, "cluster_size": 4, "mined": 3, "mined_per_batch": 5}
         config = ModuleTwoConfig(**defaults | settings)
         used = np.flatnonzero(themed.label_counts(themed.fit_rows))
-        return ModuleTwo(*embeddings, used, splits, config, RetrievalConfig(), SEED)
+        return ModuleTwo(*embeddings, used, splits, config, RetrievalConfig(), SEED, world)
 
     return make

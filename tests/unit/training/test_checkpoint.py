@@ -160,12 +160,12 @@ def test_it_is_due_by_time(home: Path, monkeypatch: pytest.MonkeyPatch):
 def test_saving_takes_no_more_than_a_tenth_of_the_time(home: Path, monkeypatch: pytest.MonkeyPatch):
     clock = [100.0]
 
-    def slow_disk(tensors: object, path: Path, metadata: object) -> None:
+    def slow_disk(path: Path, *_: object) -> None:
         path.write_bytes(b"")
         clock[0] += 30.0
 
     monkeypatch.setattr("xcflow.training.checkpoint.time.monotonic", lambda: clock[0])
-    monkeypatch.setattr("xcflow.training.checkpoint.save_file", slow_disk)
+    monkeypatch.setattr("xcflow.training.checkpoint.write_tensors", slow_disk)
     checkpoint, asked = Checkpoint("train", KEY, 60.0), Checkpoint("asked", KEY, 0.0)
     for each in (checkpoint, asked):
         each.save({}, {})

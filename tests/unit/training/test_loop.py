@@ -42,6 +42,9 @@ class Scripted:
     def state(self, *, training: bool) -> dict[str, Tensor]:
         return {"weight": self.weight}
 
+    def dealt(self) -> dict[str, int]:
+        return {}
+
     def restore(self, tensors: dict[str, Tensor], *, training: bool) -> None:
         self.weight.copy_(tensors["weight"])
 

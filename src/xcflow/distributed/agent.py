@@ -1,0 +1,59 @@
+"""The process that starts the ranks of one machine, and starts them all again when one is lost.
+
+    python -m xcflow.distributed.agent NOTES PROCESSES RESTARTS MODULE [ARGUMENT ...]
+
+It is torchrun's own agent. Unlike the command ``torchrun`` it writes nothing of its own to the
+terminal, leaves a note of how it ended, and ends when whoever started it is gone: then its standard
+input closes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from xcflow.distributed.notes import GRACE_S, LOST
+
+
+def main() -> None:
+    """Run the ranks and exit with 0 when they are done."""
+    notes, processes, restarts, module, *arguments = sys.argv[1:]
+    logging.disable(logging.CRITICAL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=int(processes),
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        run_id=str(os.getpid()),
+        max_restarts=int(restarts),
+        shutdown_timeout=GRACE_S,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", module, *arguments)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        note = {"rank": rank, "exit_code": failure.exitcode}
+        (Path(notes) / LOST).write_text(json.dumps(note), encoding="utf-8")
+        sys.exit(1)
+    except SignalException as error:
+        sys.exit(128 + error.sigval)
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()
