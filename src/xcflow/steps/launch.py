@@ -1,4 +1,4 @@
-"""Several processes on this machine for one step: started here, and waited for."""
+"""Several processes for one step, on this machine and others: started here, and waited for."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, Self
 
 from xcflow import errors
 from xcflow.config import Config
@@ -19,8 +21,68 @@ from xcflow.errors import DistributedError, XcflowError
 from xcflow.phases import phase
 
 
-def run_as_ranks(name: str, config: Config, inputs: Mapping[str, Path], output: Path) -> None:
-    """Run a step in ``config.distributed.processes`` ranks.
+@dataclass(frozen=True)
+class Meeting:
+    """Where the machines of a step find each other.
+
+    Attributes:
+        nodes: How many there are.
+        endpoint: Host and port of the one that the others look for.
+        host: Whether it is this one.
+        name: The same on all of them.
+    """
+
+    nodes: int = 1
+    endpoint: str = "localhost:0"
+    host: bool = True
+    name: str = "alone"
+
+    @classmethod
+    def of_environment(cls, name: str) -> Self:
+        """As Kubeflow Trainer tells each pod of a TrainJob.
+
+        Raises:
+            DistributedError: It tells nothing.
+        """
+        try:
+            address, port = (os.environ[f"PET_MASTER_{key}"] for key in ("ADDR", "PORT"))
+            nodes, rank = (int(os.environ[f"PET_{key}"]) for key in ("NNODES", "NODE_RANK"))
+        except (KeyError, ValueError) as error:
+            raise DistributedError(
+                f"the training runtime does not say where nodes meet ({error}): its mlPolicy must "
+                "be torch"
+            ) from error
+        return cls(nodes, f"{address}:{port}", rank == 0, name)
+
+    def settings(self, processes: int, restarts: int) -> dict[str, Any]:
+        """What torchrun's agent of this machine must know."""
+        return {
+            "min_nodes": self.nodes,
+            "max_nodes": self.nodes,
+            "nproc_per_node": processes,
+            "max_restarts": restarts,
+            "rdzv_backend": "c10d",
+            "rdzv_endpoint": self.endpoint,
+            "rdzv_configs": {"is_host": self.host},
+            "run_id": self.name,
+        }
+
+
+def run_as_ranks(
+    name: str,
+    config: Config,
+    inputs: Mapping[str, Path],
+    output: Path,
+    meeting: Meeting = Meeting(),  # frozen
+) -> None:
+    """Run a step in ``config.distributed.processes`` ranks on each machine.
+
+    Args:
+        name: The step.
+        config: The configuration.
+        inputs: Name of an input -> folder.
+        output: The folder to write; it appears where the first rank is.
+        meeting: The machines that take part.
 
     Raises:
         XcflowError: What the step raised in one of them.
@@ -36,17 +98,18 @@ def run_as_ranks(name: str, config: Config, inputs: Mapping[str, Path], output: 
     with TemporaryDirectory(prefix="xcflow-ranks-") as folder:
         notes = Path(folder)
         (notes / JOB).write_text(json.dumps(job), encoding="utf-8")
-        with phase("ranks"), _agent(notes, settings.processes, settings.max_restarts) as agent:
+        torchrun = meeting.settings(settings.processes, settings.max_restarts)
+        with phase("ranks"), _agent(notes, torchrun) as agent:
             code = agent.wait()
         if code != 0:
             raise _failure(notes, name)
 
 
 @contextmanager
-def _agent(notes: Path, processes: int, restarts: int) -> Iterator[subprocess.Popen[bytes]]:
+def _agent(notes: Path, settings: Mapping[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
     """The process that looks after the ranks; it ends with the block, and lets them end first."""
-    command = [sys.executable, "-m", "xcflow.distributed.agent", str(notes)]
-    command += [str(processes), str(restarts), "xcflow.steps.rank"]
+    command = [sys.executable, "-m", "xcflow.distributed.agent", str(notes), "xcflow.steps.rank"]
+    command.append(json.dumps(settings))
     environment = os.environ | {VARIABLE: str(notes), "TORCH_CPP_LOG_LEVEL": "ERROR"}
     agent = subprocess.Popen(
         command,

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -62,6 +62,7 @@ def run_task(
     report: Artifact | None = None,
     metrics: Artifact | None = None,
     expected: Mapping[str, str] | None = None,
+    run: Callable[[str, Config, Mapping[str, Path], Path], None] = run_step,
 ) -> None:
     """Run a step, record it as a child of the pipeline's run, and describe what it wrote.
 
@@ -73,13 +74,14 @@ def run_task(
         report: Gets the step's HTML report.
         metrics: Gets the step's main figures.
         expected: Name of an input -> the digest that it must have had when it was read.
+        run: Runs the step; not here, perhaps.
     """
     with one_line_errors():
         settings, folder = Config.from_json(config), Path(output.path)
         with recorded(name, json.loads(config), folder), timed() as clock:
             with phase("inputs"):
                 local = fetch_inputs(inputs, Home.at().downloads)
-            run_step(name, settings, local, folder)
+            run(name, settings, local, folder)
             times = clock.times()
         manifest = read_manifest(folder, STEPS[name].produces)
         _require_inputs(manifest, inputs, expected or {})
