@@ -155,7 +155,6 @@ def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path
                 require_no_file(Path(output))
         module.run(config, {key: Path(path) for key, path in inputs.items()}, Path(output))
         world.meet()
-        module.run(config, {key: Path(path) for key, path in inputs.items()}, Path(output))
 
 
 def require_inputs(name: str, inputs: Collection[str]) -> None:
