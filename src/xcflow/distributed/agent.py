@@ -28,12 +28,18 @@ def main() -> None:
     """Run the ranks and exit with 0 when they are done."""
     notes, module, settings = sys.argv[1:]
     logging.disable(logging.CRITICAL)
+    # Ranks meet at a store of their own each time: in the agent's they would find the addresses of
+    # those that are gone.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     threading.Thread(target=_end_with_parent, daemon=True).start()
     config = LaunchConfig(**json.loads(settings), shutdown_timeout=GRACE_S)
     try:
         elastic_launch(config, sys.executable)("-m", module)
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
+        # Those that a signal ended come first: the others only lost their connections.
+        rank, failure = min(
+            error.failures.items(), key=lambda item: (item[1].exitcode >= 0, item[1].timestamp)
+        )
         note = {"rank": rank, "exit_code": failure.exitcode}
         (Path(notes) / LOST).write_text(json.dumps(note), encoding="utf-8")
         sys.exit(1)
