@@ -16,7 +16,7 @@ BY_DIGEST = r".+@sha256:[0-9a-f]{64}"
 # Names of variables whose values nobody should read in a pipeline's source.
 SECRET_NAME = r"(?i).*(passw|secret|token|credential|access_key|api_?key|private_key).*"
 # Variables that the placement of a task sets itself.
-OWN_VARIABLES = ("HOME", "XCFLOW_HOME", "XCFLOW_RUN_KEY")
+OWN_VARIABLES = ("HOME", "XCFLOW_HOME", "XCFLOW_RUN_KEY", "XCFLOW_NAMESPACE", "XCFLOW_TRAINER")
 _OBJECT_NAME = r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?"
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 _QUANTITY = r"[1-9][0-9]*(\.[0-9]+)?(Ki|Mi|Gi|Ti|K|M|G|T)?"

@@ -537,6 +537,8 @@ class DistributedConfig:
         deadline_seconds: A TrainJob may take so long.
         runtime: Name of the cluster's training runtime, which brings service account, secrets and
             volumes to its pods.
+        share: Folder through which inputs, output and states of a TrainJob travel, as
+            ``s3://bucket/prefix``, or one that all pods see at the same path.
     """
 
     processes: int = 1
@@ -544,11 +546,17 @@ class DistributedConfig:
     max_restarts: int = 3
     deadline_seconds: int = 86_400
     runtime: str = "xcflow"
+    share: str = ""
 
     def __post_init__(self) -> None:
         _require_at_least(1, "distributed", self, "processes", "nodes", "deadline_seconds")
         _require_at_least(0, "distributed", self, "max_restarts")
         _require(bool(self.runtime), "distributed.runtime must name a training runtime")
+        _require(
+            self.nodes == 1 or bool(self.share),
+            f"distributed.nodes = {self.nodes} needs distributed.share, a folder such as "
+            "s3://bucket/prefix through which the machines get their data",
+        )
 
 
 @dataclass(frozen=True)

@@ -81,4 +81,4 @@ class GateError(XcflowError):
 
 
 class ClusterError(XcflowError):
-    """Kubeflow Pipelines on a cluster cannot be reached, or refuses what was asked."""
+    """A cluster or its Kubeflow Pipelines cannot be reached, or refuses what was asked."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from kfp import dsl, kubernetes
@@ -11,7 +12,10 @@ from xcflow.config import Config, TaskResources
 from xcflow.home import VARIABLE as HOME_VARIABLE
 from xcflow.registry.names import RUN_KEY_VARIABLE
 from xcflow.registry.tracking import tracking_environment
+from xcflow.steps import STEPS
 from xcflow_components import IMAGE
+from xcflow_components.nodes.running import NAMESPACE_VARIABLE, TRAINER_VARIABLE
+from xcflow_components.nodes.train_job import trainer_of
 from xcflow_pipelines.placement import Placement
 
 # A task finds the tracked run of its pipeline by this label of its pod.
@@ -28,7 +32,11 @@ def on_cluster(config: Config) -> Placement:
     """Place tasks as the sections ``cluster``, ``resources`` and ``tracking`` say."""
 
     def place(task: Any, name: str, cached: bool) -> Any:
+        on_nodes = config.distributed.nodes > 1 and name in STEPS and STEPS[name].shared
         wanted = getattr(config.resources, name, config.resources.other)
+        if on_nodes:
+            _set_nodes(task, config, name)
+            wanted = config.resources.other  # the task itself only waits
         task.set_container_image(config.cluster.image or IMAGE)
         task.set_caching_options(enable_caching=cached and config.cluster.cache)
         _set_resources(task, wanted)
@@ -79,6 +87,12 @@ def _set_environment(task: Any, config: Config) -> None:
         secret, _, key = reference.partition("/")
         kubernetes.use_secret_as_env(task, secret, {key: name})
     kubernetes.use_field_path_as_env(task, RUN_KEY_VARIABLE, RUN_ID_LABEL)
+
+
+def _set_nodes(task: Any, config: Config, name: str) -> None:
+    """Let a task start nodes: what they get, and where they are."""
+    task.set_env_variable(TRAINER_VARIABLE, json.dumps(trainer_of(config, name)))
+    kubernetes.use_field_path_as_env(task, NAMESPACE_VARIABLE, "metadata.namespace")
 
 
 def _set_volumes(task: Any, cluster: ClusterConfig, wanted: TaskResources) -> None:

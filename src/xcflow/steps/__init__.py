@@ -134,11 +134,17 @@ def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path
         output: The folder to write; it appears only when whole.
 
     Raises:
-        ConfigError: No such step, or an input is missing or unknown.
+        ConfigError: No such step, or an input is missing or unknown, or several machines are asked
+            for, which only a task on a cluster can start.
         BusyError: Another process is writing the output.
     """
     require_inputs(name, inputs)
     step = STEPS[name]
+    if step.shared and World.of_environment().alone and config.distributed.nodes > 1:
+        raise ConfigError(
+            f"step {name}: distributed.nodes = {config.distributed.nodes} is for pipelines that "
+            "were compiled for a cluster with it: here, set it to 1"
+        )
     if step.shared and World.of_environment().alone and config.distributed.processes > 1:
         from xcflow.steps.launch import run_as_ranks
 
