@@ -74,12 +74,14 @@ def refreshing_pipeline(place: Placement, limits: dsl.PipelineConfig | None = No
                     component(library_digest=library_digest, config=settings, **arguments), name
                 )
 
-            found = find_refreshed(config=config, catalogue_digest=digest)
-            # It marks the run that was opened.
-            champion = placed(found, "find_refreshed").after(opening).output
-            dataset = step(
-                validate_data, catalogue_uri=catalogue_uri, catalogue_digest=digest
-            ).outputs["dataset"]
+            found = placed(find_refreshed(config=config, catalogue_digest=digest), "find_refreshed")
+            champion = found.after(opening).output  # it marks the run that was opened
+            # Without a champion to refresh, nothing is read.
+            dataset = (
+                step(validate_data, catalogue_uri=catalogue_uri, catalogue_digest=digest)
+                .after(found)
+                .outputs["dataset"]
+            )
             drift = step(check_drift, accepted=champion, dataset=dataset)
             refreshed = step(refresh_model, champion=champion, dataset=dataset).after(drift)
             bundle = refreshed.outputs["bundle"]

@@ -1,8 +1,8 @@
-"""The workflow that retrains on a new catalogue: few rights, no secret shown, commands that run."""
+"""The workflow for new catalogues: few rights, no secret shown, and a script that works."""
 
 import json
 import os
-import re
+import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -37,11 +37,9 @@ def steps(workflow):
     return workflow["jobs"]["trigger"]["steps"]
 
 
-def test_it_may_next_to_nothing(workflow, steps):
-    assert workflow["permissions"] == {"packages": "read"}
-    assert "permissions" not in workflow["jobs"]["trigger"]
-    for step in steps:
-        assert re.search(r"@[0-9a-f]{40}$", step.get("uses", "@" + "0" * 40))
+def test_its_job_reads_the_image_and_nothing_else(workflow, steps):
+    assert workflow["jobs"]["trigger"]["permissions"] == {"packages": "read"}
+    assert not any("uses" in step for step in steps)
 
 
 def test_no_text_from_outside_becomes_code(steps):
@@ -53,6 +51,12 @@ def test_it_starts_by_hand_by_a_message_and_by_the_clock(workflow):
     triggers = workflow[True]  # YAML takes "on" for true
     assert set(triggers) == {"workflow_dispatch", "repository_dispatch", "schedule"}
     assert triggers["repository_dispatch"] == {"types": ["new-catalogue"]}
+
+
+@pytest.fixture(autouse=True)
+def _needs_jq():
+    if shutil.which("jq") is None:
+        pytest.skip("no jq, which the machines of the workflow have: apt-get install jq")
 
 
 def run(step, folder, **variables):

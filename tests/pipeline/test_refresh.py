@@ -161,7 +161,8 @@ def test_history_and_mlflow_tell_of_the_refresh(refreshed, life):
     steps = tracker.steps(refreshed["mlflow_run"])
     assert set(steps) == set(REFRESHING)
     card = tracker.client.download_artifacts(refreshed["mlflow_run"], names.CARD_FILE)
-    assert f"{NEW} labels joined, 1 left, 1 have another text" in Path(card).read_text()
+    told = f"labels that joined {NEW}, that left 1, with another text 1."
+    assert told in Path(card).read_text()
     page = Path(refreshed["reports"]["verdict"]).read_text()
     assert "need not rise above itself" in page
 

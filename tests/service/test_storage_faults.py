@@ -1,5 +1,7 @@
 """Trouble between here and a real S3 server: success after all, or one clear line."""
 
+import datetime
+import ipaddress
 import os
 import re
 import subprocess
@@ -9,6 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import boto3
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from faulty_proxy import FaultyProxy
 
 from xcflow.artifact import MANIFEST, read_manifest, writing
@@ -149,7 +155,8 @@ def test_what_stays_is_said_in_one_line(
     assert refused(publish, step, uri).startswith(f"{uri}: {reason}")
     assert MANIFEST not in keys(uri)
     assert "big" not in keys(uri)
-    assert "Uploads" not in bucket().list_multipart_uploads(Bucket="bucket")
+    pending = bucket().list_multipart_uploads(Bucket="bucket").get("Uploads", ())
+    assert not [each for each in pending if uri.endswith(each["Key"].rpartition("/")[0])]
     assert "manifest.json" in refused(fetch, uri, tmp_path / "cache", complete=True)
     assert no_copy(tmp_path / "cache")
 
@@ -325,3 +332,45 @@ def test_a_folder_that_is_replaced_while_it_is_read(proxy, tmp_path, step, uri):
     other = write(tmp_path / "other", b"other")
     proxy.on("GET", "/big", lambda: publish(other, uri))
     assert whole(fetch(uri, tmp_path / "cache", complete=True)) == whole(other)
+
+
+def self_signed(path):
+    """A certificate of 127.0.0.1 that only who has it trusts, and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "an own CA")])
+    now = datetime.datetime.now(datetime.UTC)
+    here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(here, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    secret = key.private_bytes(pem, form, serialization.NoEncryption())
+    path.write_bytes(secret + certificate.public_bytes(pem))
+    return path
+
+
+def test_a_server_with_a_certificate_of_its_own(endpoint, tmp_path, step, uri, monkeypatch):
+    certificate = self_signed(tmp_path / "certificate.pem")
+    with FaultyProxy(endpoint, certificate).running() as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        assert "certificate is not trusted" in refused(publish, step, uri)
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "nothing"))
+        assert refused(publish, step, uri).endswith("nothing: no such file")
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+        publish(step, uri)
+        assert whole(fetch(uri, tmp_path / "cache", complete=True)) == whole(step)
+
+
+def test_the_endpoint_of_s3_alone_counts_first(endpoint, proxy, uri, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    assert read_file(f"{uri}/nothing") is None
+    assert proxy.seen[0][1].startswith("/bucket/")  # the bucket is part of the path

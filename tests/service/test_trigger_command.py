@@ -269,9 +269,10 @@ def process(uri, options, *more):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_of_sixteen_at_once_one_submits_and_all_know_the_run(sealed, options, kubeflow):
     processes = [process(sealed, options) for _ in range(TRIGGERS)]
-    answers = [json.loads(p.communicate(timeout=250)[0]) for p in processes]
+    answers = [json.loads(p.communicate(timeout=800)[0]) for p in processes]
     (run,) = kubeflow.runs
     assert {answer["run"] for answer in answers} == {run}
     states = sorted(answer["state"] for answer in answers)

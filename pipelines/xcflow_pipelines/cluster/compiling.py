@@ -14,7 +14,7 @@ from typing import Any
 from xcflow.config import Config
 from xcflow.disk import write_text
 from xcflow.errors import ClusterError
-from xcflow_pipelines import retraining
+from xcflow_pipelines import refreshing, retraining
 from xcflow_pipelines.cluster.policy import require_fit_for_production
 
 DIGEST_CHARS = 12
@@ -83,7 +83,10 @@ def _compiled(pipeline: str, config: Config) -> str:
 
 def _declaration(pipeline: str) -> Callable[..., Any]:
     """What declares a pipeline."""
-    known = {retraining.NAME: retraining.retraining_pipeline}
+    known = {
+        retraining.NAME: retraining.retraining_pipeline,
+        refreshing.NAME: refreshing.refreshing_pipeline,
+    }
     if pipeline not in known:
         raise ClusterError(f"no pipeline {pipeline!r}: known are {', '.join(known)}")
     return known[pipeline]

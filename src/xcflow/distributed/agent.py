@@ -1,10 +1,10 @@
 """The process that starts the ranks of one machine, and starts them all again when one is lost.
 
-    python -m xcflow.distributed.agent NOTES PROCESSES RESTARTS MODULE [ARGUMENT ...]
+    python -m xcflow.distributed.agent NOTES MODULE SETTINGS
 
-It is torchrun's own agent. Unlike the command ``torchrun`` it writes nothing of its own to the
-terminal, leaves a note of how it ended, and ends when whoever started it is gone: then its standard
-input closes.
+``SETTINGS`` are those of torchrun's own agent, which this is, as JSON. Unlike the command
+``torchrun`` it writes nothing of its own to the terminal, leaves a note of how it ended, and ends
+when whoever started it is gone: then its standard input closes.
 """
 
 from __future__ import annotations
@@ -26,23 +26,20 @@ from xcflow.distributed.notes import GRACE_S, LOST
 
 def main() -> None:
     """Run the ranks and exit with 0 when they are done."""
-    notes, processes, restarts, module, *arguments = sys.argv[1:]
+    notes, module, settings = sys.argv[1:]
     logging.disable(logging.CRITICAL)
+    # Ranks meet at a store of their own each time: in the agent's they would find the addresses of
+    # those that are gone.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=int(processes),
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        run_id=str(os.getpid()),
-        max_restarts=int(restarts),
-        shutdown_timeout=GRACE_S,
-    )
+    config = LaunchConfig(**json.loads(settings), shutdown_timeout=GRACE_S)
     try:
-        elastic_launch(config, sys.executable)("-m", module, *arguments)
+        elastic_launch(config, sys.executable)("-m", module)
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
+        # Those that a signal ended come first: the others only lost their connections.
+        rank, failure = min(
+            error.failures.items(), key=lambda item: (item[1].exitcode >= 0, item[1].timestamp)
+        )
         note = {"rank": rank, "exit_code": failure.exitcode}
         (Path(notes) / LOST).write_text(json.dumps(note), encoding="utf-8")
         sys.exit(1)

@@ -108,17 +108,16 @@ def fetch_profile(tracker: Tracker, home: Home, digest: str, folder: Path) -> Pr
     if (place / MANIFEST).is_file():
         return Profile.open(place)
     with tracker.trouble():
-        from mlflow.artifacts import download_artifacts, list_artifacts
+        from mlflow.artifacts import download_artifacts
 
         uri = _uri_of(tracker, digest)
-        inside = list_artifacts(artifact_uri=f"{uri}/artifacts", tracking_uri=tracker.uri)
+        parts = _parts_of_bundle(tracker, uri)
+        if not {MANIFEST, *PARTS} <= parts.keys():
+            raise ArtifactError(f"{uri}: holds no profile of a catalogue")
         fetched = [
-            Path(download_artifacts(f"{uri}/{bundle.path}/{part}", dst_path=str(folder)))
-            for bundle in inside
+            Path(download_artifacts(parts[part], dst_path=str(folder), tracking_uri=tracker.uri))
             for part in (MANIFEST, *PARTS)
         ]
-    if not fetched:
-        raise ArtifactError(f"{uri}: holds no bundle")
     bundle = fetched[0].parent
     found = read_manifest(bundle, BUNDLE, verify=True, only=PARTS).digest
     if found != digest:
@@ -144,6 +143,18 @@ def keep_bundle(home: Home, bundle: Path, digest: str) -> Path:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return place
+
+
+def _parts_of_bundle(tracker: Tracker, model: str) -> dict[str, str]:
+    """Name of each file and folder in the bundle that a model holds -> its URI."""
+    from mlflow.artifacts import list_artifacts
+
+    def inside(uri: str) -> list[str]:
+        found = list_artifacts(artifact_uri=uri, tracking_uri=tracker.uri)
+        return [f"{model}/{entry.path}" for entry in found]
+
+    bundles = inside(f"{model}/artifacts")
+    return {uri.rpartition("/")[2]: uri for bundle in bundles for uri in inside(bundle)}
 
 
 def _uri_of(tracker: Tracker, digest: str) -> str:

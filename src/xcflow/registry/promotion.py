@@ -21,7 +21,7 @@ from xcflow.home import Home
 from xcflow.registry import names
 from xcflow.registry.bundles import BUNDLE, fetch_bundle, keep_bundle
 from xcflow.registry.model_card import shortened
-from xcflow.registry.moves import Move, MoveLog, append_move
+from xcflow.registry.moves import Move, MoveLog, append_move, moves
 from xcflow.registry.tracking import Tracker, user_name
 
 # A move that is written down and not made for so long was given up.
@@ -303,7 +303,8 @@ class Registry:
             moved = f"{move.time} by {move.who}"
             client.set_model_version_tag(self.model, version, f"last_{move.action}", moved)
             client.set_model_version_tag(self.model, version, names.REASON, move.reason)
-        append_move(self.home, move)
+        if move not in moves(self.home):
+            append_move(self.home, move)
         return move
 
     @contextmanager

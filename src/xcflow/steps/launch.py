@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from xcflow import errors
 from xcflow.config import Config
@@ -36,17 +37,26 @@ def run_as_ranks(name: str, config: Config, inputs: Mapping[str, Path], output: 
     with TemporaryDirectory(prefix="xcflow-ranks-") as folder:
         notes = Path(folder)
         (notes / JOB).write_text(json.dumps(job), encoding="utf-8")
-        with phase("ranks"), _agent(notes, settings.processes, settings.max_restarts) as agent:
+        torchrun = {
+            "min_nodes": 1,
+            "max_nodes": 1,
+            "nproc_per_node": settings.processes,
+            "max_restarts": settings.max_restarts,
+            "rdzv_backend": "c10d",
+            "rdzv_endpoint": "localhost:0",
+            "run_id": str(os.getpid()),
+        }
+        with phase("ranks"), _agent(notes, torchrun) as agent:
             code = agent.wait()
         if code != 0:
             raise _failure(notes, name)
 
 
 @contextmanager
-def _agent(notes: Path, processes: int, restarts: int) -> Iterator[subprocess.Popen[bytes]]:
+def _agent(notes: Path, settings: Mapping[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
     """The process that looks after the ranks; it ends with the block, and lets them end first."""
-    command = [sys.executable, "-m", "xcflow.distributed.agent", str(notes)]
-    command += [str(processes), str(restarts), "xcflow.steps.rank"]
+    command = [sys.executable, "-m", "xcflow.distributed.agent", str(notes), "xcflow.steps.rank"]
+    command.append(json.dumps(settings))
     environment = os.environ | {VARIABLE: str(notes), "TORCH_CPP_LOG_LEVEL": "ERROR"}
     agent = subprocess.Popen(
         command,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from xcflow.config import Config
 from xcflow.distributed.notes import ERROR, JOB, TRACE, VARIABLE
-from xcflow.errors import XcflowError
+from xcflow.errors import DistributedError, XcflowError
 from xcflow.interruption import Interruption, interruptible
 from xcflow.steps import run_step
 
@@ -26,12 +26,12 @@ def main() -> None:
     try:
         with interruptible():
             run_step(job["step"], Config.from_json(job["config"]), inputs, Path(job["output"]))
-    except XcflowError as error:
-        _note_error(notes, error)
-        sys.exit(1)
     except Interruption as interruption:
         sys.exit(interruption.exit_code)
-    except Exception:  # noqa: BLE001  # one line of it is shown, by who started the ranks
+    except Exception as error:  # noqa: BLE001  # one line of it is shown, by who started the ranks
+        if isinstance(error, XcflowError) and not isinstance(error, DistributedError):
+            _note_error(notes, error)
+            sys.exit(1)
         trace = traceback.format_exc().rstrip() + "\n"
         (notes / TRACE.format(os.environ["RANK"])).write_text(trace, encoding="utf-8")
         sys.exit(1)

@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from xcflow.errors import StorageError
@@ -52,6 +53,9 @@ def connect() -> Any:
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
+    bundle = os.environ.get("AWS_CA_BUNDLE")
+    if bundle and not Path(bundle).exists():
+        raise StorageError(f"AWS_CA_BUNDLE={bundle}: no such file")
     try:
         # A session of its own: boto3's default one keeps the first credentials it ever saw.
         session = Session(region_name=os.environ.get("AWS_REGION") or None)

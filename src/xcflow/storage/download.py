@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import zlib
@@ -12,10 +13,9 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Any
 
-from xcflow.artifact import sha256_file
 from xcflow.disk import replace_file, writable
 from xcflow.errors import StorageError
-from xcflow.storage.client import broken_bodies, error_code, pauses
+from xcflow.storage.client import broken_bodies, error_code, pauses, translated
 from xcflow.storage.parallel import finish, side_by_side
 from xcflow.storage.places import RemoteFile
 from xcflow.storage.upload import SHA256
@@ -69,8 +69,8 @@ def download(client: Any, files: Iterable[tuple[Source, Path]], done: Done = in_
 
     Raises:
         ChangedError: An object was changed meanwhile.
-        StorageError: It is damaged, or cannot be written here.
-        ClientError, BotoCoreError: The store refuses, or is away for longer than is waited.
+        StorageError: It is damaged, or cannot be written here, or the store refuses, or is away
+            for longer than is waited.
     """
     damaged = _download(client, files, done)
     for damage in _download(client, damaged, done).values():
@@ -104,20 +104,24 @@ class _Object:
         self._partial = target.with_name(f".{target.name}.part")
         self._journal = target.with_name(f".{target.name}.parts")
         self._stored = ""  # the sha256 that the store keeps with the object
+        self._there: set[int] = set()
         self._missing = 0
         self._lock = Lock()
+        self._digest = hashlib.sha256()
+        self._hashed = 0  # so many parts are in the digest
+        self._hashing = Lock()
 
     def open(self) -> Iterator[Callable[[], None]]:
         """Calls that read the missing parts; the last one to end finishes the file."""
         size = self._source.size
         with writable(self._target):
             self._target.parent.mkdir(parents=True, exist_ok=True)
-            there = self._kept() if size > PART else set()
-            with self._partial.open("r+b" if there else "wb") as stream:
+            self._there = self._kept() if size > PART else set()
+            with self._partial.open("r+b" if self._there else "wb") as stream:
                 stream.truncate(size)
-            if size > PART and not there:
+            if size > PART and not self._there:
                 self._journal.write_text(json.dumps(self._identity()) + "\n", encoding="utf-8")
-        parts = [n for n in range(max(1, -(-size // PART))) if n not in there]
+        parts = [n for n in range(max(1, -(-size // PART))) if n not in self._there]
         self._missing = max(1, len(parts))
         if not parts:
             return iter([self._count])
@@ -145,10 +149,14 @@ class _Object:
     def _read_part(self, number: int) -> None:
         start, end = number * PART, min((number + 1) * PART, self._source.size)
         with writable(self._target), self._partial.open("r+b") as stream:
-            crc = self._read_bytes(stream.fileno(), start, end)
+            # boto3's errors may be OSErrors, too: they must not pass for the disk's.
+            with translated(self._source.file):
+                crc = self._read_bytes(stream.fileno(), start, end)
             if self._source.size > PART:
                 with self._journal.open("a", encoding="utf-8") as journal:
                     journal.write(f"{number} {crc}\n")
+            self._there.add(number)
+            self._hash(wait=False)
         self._count()
 
     def _read_bytes(self, descriptor: int, start: int, end: int) -> int:
@@ -204,7 +212,8 @@ class _Object:
             if self._missing:
                 return
         with writable(self._target):
-            found = sha256_file(self._partial)
+            self._hash(wait=True)
+            found = self._digest.hexdigest()
             self.damage = self._wrong(found)
             if self.damage:
                 self._partial.unlink()
@@ -212,6 +221,21 @@ class _Object:
                 self._done(self._source, self._target, self._partial, found)
             with suppress(FileNotFoundError):
                 self._journal.unlink()
+
+    def _hash(self, *, wait: bool) -> None:
+        """Take the parts that are there into the digest, in their order.
+
+        One thread does so while others read on: hashing in the end would make all wait.
+        """
+        if not self._hashing.acquire(blocking=wait):
+            return
+        try:
+            with self._partial.open("rb") as stream:
+                while self._hashed in self._there:
+                    self._digest.update(os.pread(stream.fileno(), PART, self._hashed * PART))
+                    self._hashed += 1
+        finally:
+            self._hashing.release()
 
     def _wrong(self, found: str) -> str:
         if self._source.sha256 not in (None, found):

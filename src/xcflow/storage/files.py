@@ -49,7 +49,7 @@ def read_file(uri: str | Path) -> bytes | None:
         with translated(file):
             content = get(connect(), file)
     else:
-        with _readable(Path(uri)):
+        with readable(Path(uri)):
             content = _read(Path(uri))
     if content is not None and len(content) > LARGEST:
         raise StorageError(f"{uri}: holds more than {LARGEST >> 20} MiB, which no such file does")
@@ -120,7 +120,7 @@ def listing(uri: str | Path) -> list[Listed]:
         folder = RemoteFolder.of(uri)
         with translated(folder):
             return list_remote(connect(), folder)
-    with _readable(Path(uri)):
+    with readable(Path(uri)):
         return sorted(_walk(Path(uri)))
 
 
@@ -235,8 +235,14 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses while ``path`` is read into one line.
+
+    Raises:
+        StorageError: What and why.
+    """
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+        where = error.filename or path
+        raise StorageError(f"{where}: cannot be read: {error.strerror or error}") from error

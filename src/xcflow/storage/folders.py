@@ -16,7 +16,7 @@ from xcflow.home import Home
 from xcflow.storage.cache import Cache, limit_bytes
 from xcflow.storage.client import connect, error_code, translated
 from xcflow.storage.download import ChangedError, Source, download
-from xcflow.storage.files import Listed, get, list_remote, put_if_absent
+from xcflow.storage.files import Listed, get, list_remote, put_if_absent, readable
 from xcflow.storage.places import RemoteFile, RemoteFolder, copy_name, is_remote
 from xcflow.storage.snapshot import Snapshot, named_files
 from xcflow.storage.upload import Sending, is_there, upload
@@ -89,7 +89,7 @@ def publish(folder: Path, uri: str | Path) -> None:
     whole = (folder / MANIFEST).is_file()
     if is_remote(uri):
         place = RemoteFolder.of(uri)
-        with translated(place), writable(folder):
+        with readable(folder), translated(place):
             (_publish_whole if whole else _publish_files)(connect(), folder, place)
     elif not (whole and _same(folder, Path(uri))):
         _publish_here(folder, Path(uri), keep=not whole)
@@ -154,7 +154,7 @@ def publish_file(source: Path, uri: str) -> None:
         StorageError: It cannot be written there.
     """
     file = RemoteFile.of(uri)
-    with translated(file):
+    with readable(source), translated(file):
         upload(connect(), [Sending(source, file)])
 
 

@@ -53,9 +53,9 @@ def upload(client: Any, files: Iterable[Sending]) -> None:
         OSError: A file cannot be read.
         ClientError, BotoCoreError: The store refuses, or is away for longer than is waited.
     """
-    with side_by_side() as (submit, _):
-        in_parts: list[_InParts] = []
-        try:
+    in_parts: list[_InParts] = []
+    try:
+        with side_by_side() as (submit, _):
             whole = []
             for each in files:
                 size = each.path.stat().st_size
@@ -66,12 +66,12 @@ def upload(client: Any, files: Iterable[Sending]) -> None:
             finish([submit(large.begin) for large in in_parts])
             for large in in_parts:
                 large.start(submit)
-            finish([*whole, *(part for large in in_parts for part in large.parts)])
+            finish([*whole, *(call for large in in_parts for call in large.calls)])
             finish([submit(large.complete) for large in in_parts])
-        except BaseException:
-            for large in in_parts:
-                large.give_up()
-            raise
+    except BaseException:  # and no part is on its way any more, which could outlive this
+        for large in in_parts:
+            large.give_up()
+        raise
 
 
 def _send_whole(client: Any, sending: Sending) -> None:
@@ -91,7 +91,8 @@ class _InParts:
     """A large file on its way, which the store shows when it has all parts."""
 
     def __init__(self, client: Any, sending: Sending, size: int) -> None:
-        self.parts: list[Future[dict[str, Any]]] = []
+        self.calls: list[Future[Any]] = []
+        self._parts: list[Future[dict[str, Any]]] = []
         self._client = client
         self._sending = sending
         self._size = size
@@ -101,8 +102,7 @@ class _InParts:
 
     def begin(self) -> None:
         """Open the upload."""
-        self._sha256 = sha256_file(self._sending.path)
-        _require(self._sending, self._sha256)
+        self._sha256 = self._sending.sha256 or sha256_file(self._sending.path)
         place = self._sending.file.place
         answer = self._client.create_multipart_upload(
             **place, Metadata={SHA256: self._sha256}, ChecksumAlgorithm="SHA256"
@@ -111,8 +111,14 @@ class _InParts:
 
     def start(self, submit: Submit) -> None:
         """Send the parts side by side."""
-        count = -(-self._size // self._part)
-        self.parts = [submit(self._send_part, number) for number in range(1, count + 1)]
+        numbers = range(1, -(-self._size // self._part) + 1)
+        self._parts = [submit(self._send_part, number) for number in numbers]
+        self.calls = [submit(self._check), *self._parts]
+
+    def _check(self) -> None:
+        """See that the file is what it must be, while it is sent."""
+        if self._sending.sha256:
+            _require(self._sending, sha256_file(self._sending.path))
 
     def _send_part(self, number: int) -> dict[str, Any]:
         with self._sending.path.open("rb") as stream:
@@ -131,7 +137,7 @@ class _InParts:
         """Join the parts, and see that the store has what was sent."""
         from botocore.exceptions import ClientError
 
-        parts = {"Parts": [part.result() for part in self.parts]}
+        parts = {"Parts": [part.result() for part in self._parts]}
         try:
             self._client.complete_multipart_upload(**self._upload, MultipartUpload=parts)
         except ClientError as error:

@@ -51,7 +51,7 @@ def test_compile_for_production_writes_nothing_that_is_not_fit(xcflow, tmp_path)
 
 def test_a_pipeline_that_there_is_not(xcflow, tmp_path):
     said = xcflow("compile", "--output", str(tmp_path / "x"), "--pipeline", "nope", code=1)
-    assert "no pipeline 'nope': known are xcflow-retraining" in said
+    assert "no pipeline 'nope': known are xcflow-retraining, xcflow-catalogue-refresh" in said
 
 
 def test_from_submit_to_status_to_cancel(xcflow, kubeflow):

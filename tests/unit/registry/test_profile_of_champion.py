@@ -69,10 +69,11 @@ def test_a_bundle_at_hand_is_read_where_it_stands(make_champion, tracker, home, 
     assert not (tmp_path / "fetched").exists()
 
 
-def test_a_bundle_without_a_profile_says_so(make_champion, tracker, home, tmp_path):
+def test_a_bundle_without_a_profile_says_so(make_champion, tracker, home, elsewhere, tmp_path):
     digest = make_champion(None)
-    with pytest.raises(ArtifactError, match="holds no profile of a catalogue"):
-        fetch_profile(tracker, home, digest, tmp_path / "fetched")
+    for place in (home, elsewhere):
+        with pytest.raises(ArtifactError, match="holds no profile of a catalogue"):
+            fetch_profile(tracker, place, digest, tmp_path / "fetched")
 
 
 def test_an_unknown_bundle_says_so(tracker, elsewhere, tmp_path):

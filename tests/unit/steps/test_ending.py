@@ -72,7 +72,7 @@ def test_a_run_with_a_digest_keeps_to_it(catalogue):
 def test_a_catalogue_that_is_gone_is_one_line(tmp_path, capfd):
     with pytest.raises(SystemExit):
         opened(tmp_path / "nowhere", "")
-    assert "nowhere: no such file or folder" in capfd.readouterr().err
+    assert "nowhere: no such folder" in capfd.readouterr().err
 
 
 def test_the_webhook_is_told_of_a_promotion(tracker):
