@@ -27,7 +27,7 @@ STEP = "train_encoder"
 DIES_ONCE = """
 import os, signal, sys
 
-if os.environ.get("RANK") == "0" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+if os.environ.get("RANK") == "0" and not os.path.exists(__file__ + ".died"):
     seen = []
     def see(event, arguments):
         if event == "os.rename" and str(arguments[1]).endswith("state.safetensors"):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from xcflow.config import Config
+from xcflow.config import Config, DistributedConfig
 from xcflow.errors import ClusterError, DistributedError
 from xcflow.interruption import held_back
 from xcflow.phases import phase
@@ -62,7 +62,7 @@ def run_on_nodes(name: str, config: Config, inputs: Mapping[str, Path], output: 
             with _deleted_at_end(jobs, job.name), phase("wait"):
                 if not there:
                     jobs.create(document)
-                _wait(jobs, job, end, config.distributed.deadline_seconds)
+                _have_done(jobs, job, document, config.distributed, end)
         job.take(output)
 
 
@@ -108,8 +108,27 @@ def _adoptable(jobs: TrainJobs, document: dict[str, Any], end: float) -> bool:
     return False
 
 
-def _wait(jobs: TrainJobs, job: RemoteJob, end: float, deadline_s: int) -> None:
-    """Wait for the job's good end, and tell each change of its state."""
+def _have_done(
+    jobs: TrainJobs,
+    job: RemoteJob,
+    document: dict[str, Any],
+    settings: DistributedConfig,
+    end: float,
+) -> None:
+    """Wait for the job's good end; one that lost a rank or a node is made again."""
+    left = settings.max_restarts
+    while reason := _failure(jobs, job, end, settings.deadline_seconds):
+        if not left or job.error:
+            raise job.failure(reason)
+        left -= 1
+        log(f"TrainJob {job.name} failed: {reason}: starting it again from the last checkpoint")
+        jobs.delete(job.name)
+        if not _adoptable(jobs, document, end):
+            jobs.create(document)
+
+
+def _failure(jobs: TrainJobs, job: RemoteJob, end: float, deadline_s: int) -> str:
+    """Wait for the job's end, tell each change of its state, and give why it failed, if it did."""
     late = (
         f"TrainJob {job.name} took longer than distributed.deadline_seconds = {deadline_s}, "
         "waiting for room on the cluster included: raise it, and start the step again to go on "
@@ -130,9 +149,9 @@ def _wait(jobs: TrainJobs, job: RemoteJob, end: float, deadline_s: int) -> None:
         if failed := conditions.get("Failed"):
             if failed.get("reason") == "DeadlineExceeded":
                 raise DistributedError(late)
-            raise job.failure(failed.get("message") or failed.get("reason") or "no reason given")
+            return failed.get("message") or failed.get("reason") or "no reason given"
         if "Complete" in conditions:
-            return
+            return ""
         if time.monotonic() > end:  # also of a job that waits in a queue, whose own clock stands
             raise DistributedError(late)
         time.sleep(POLL_S)

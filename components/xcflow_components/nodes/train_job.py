@@ -49,8 +49,8 @@ def train_job(
         namespace: Where it runs.
     """
     # Kubeflow Trainer tells torchrun by variables how many nodes there are, and where to meet.
-    command = ["torchrun", f"--max-restarts={settings.max_restarts}"]
-    command += ["-m", "xcflow.steps.remote_rank", job.uri]
+    # It restarts no rank: the ranks of the other nodes would have to end with it.
+    command = ["torchrun", "-m", "xcflow.steps.remote_rank", job.uri]
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "TrainJob",

@@ -174,6 +174,7 @@ def test_what_a_rank_raised_is_told(kubernetes, settings, inputs, job, tmp_path)
     kubernetes.on_create = fail
     with pytest.raises(DataError, match=r"^is not what it was$"):
         run_on_nodes(STEP, settings, inputs, tmp_path / "output")
+    assert kubernetes.verbs.count("create") == 1
     assert kubernetes.jobs == {}
 
 
@@ -187,6 +188,28 @@ def test_any_other_failure_is_told_in_one_line(kubernetes, settings, inputs, job
         run_on_nodes(STEP, settings, inputs, tmp_path / "output")
     assert not (tmp_path / "output").exists()
     assert kubernetes.jobs == {}
+
+
+def test_a_job_that_lost_a_rank_is_made_again(kubernetes, settings, inputs, tmp_path, capsys):
+    def fail_once(document):
+        if kubernetes.verbs.count("create") == 1:
+            end(document, "Failed", message="a node was lost")
+        else:
+            do(document)
+
+    kubernetes.on_create = fail_once
+    run_on_nodes(STEP, settings, inputs, tmp_path / "output")
+    assert (tmp_path / "output/weights").exists()
+    assert "a node was lost: starting it again" in capsys.readouterr().err
+    assert kubernetes.verbs == ["get", "create", "get", "delete", "get", "create", "get", "delete"]
+
+
+def test_it_is_made_again_so_often_and_no_more(kubernetes, inputs, settings, tmp_path):
+    kubernetes.on_create = lambda document: end(document, "Failed", message="a node was lost")
+    once = config(tmp_path / "share", max_restarts=1)
+    with pytest.raises(DistributedError, match="failed: a node was lost: start the step again"):
+        run_on_nodes(STEP, once, inputs, tmp_path / "output")
+    assert kubernetes.verbs.count("create") == 2
 
 
 def test_the_clusters_deadline(kubernetes, settings, inputs, tmp_path):
