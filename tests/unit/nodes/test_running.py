@@ -234,6 +234,16 @@ def test_a_refusal_is_one_line(kubernetes, settings, inputs, tmp_path, capsys, s
     assert capsys.readouterr().err == ""
 
 
+def test_a_job_that_cannot_be_deleted_is_told(kubernetes, settings, inputs, job, tmp_path, capsys):
+    kubernetes.refusals = {"delete": (403, "no such right")}
+    kubernetes.on_create = do
+    run_on_nodes(STEP, settings, inputs, tmp_path / "output")
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "cannot be deleted: the cluster refuses it (403: no such right)" in line
+    assert line.endswith(f"kubectl delete trainjob {job.name}")
+    assert (tmp_path / "output/weights").exists()
+
+
 def test_without_kubeflow_trainer(kubernetes, settings, inputs, tmp_path):
     kubernetes.refusals = {"create": (404, "404 page not found")}
     with pytest.raises(ClusterError, match="is Kubeflow Trainer 2 installed"):
