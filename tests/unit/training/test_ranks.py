@@ -162,3 +162,24 @@ def test_a_checkpoint_of_ranks_is_that_of_one_process(
     assert set(mine) == set(theirs)
     for key, tensor in mine.items():
         np.testing.assert_array_equal(theirs[key].numpy(), tensor.numpy(), err_msg=key)
+
+
+def test_ranks_hold_the_same_dense_weights_and_each_its_classifiers(
+    home: Path, run_ranks: Callable[..., list[Any]], make: Callable[..., Trainee]
+):
+    def held(world: World) -> tuple[dict[str, NDArray[Any]], dict[str, int]]:
+        encoder, classifiers = make("both", world), make("mined", world)
+        trained(encoder, world, 9, epochs=1)
+        tensors = classifiers.state(training=True)
+        sizes = {name: tensors[name].nbytes for name in classifiers.dealt()}
+        state = encoder.state(training=False)
+        return {name: tensor.numpy() for name, tensor in state.items()}, sizes
+
+    (first, _), (second, _) = ranks = run_ranks(2, held)
+    for name, array in first.items():
+        np.testing.assert_array_equal(second[name], array, err_msg=name)
+    alone = held(ALONE)[1]
+    for name, size in alone.items():
+        shares = [sizes[name] for _, sizes in ranks]
+        assert sum(shares) == size
+        assert max(shares) - min(shares) <= size // 11  # a row of the eleven
