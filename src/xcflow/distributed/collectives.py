@@ -87,17 +87,21 @@ def part_of_first(world: World, whole: Tensor, dealt: Dealt | None, block: int =
     """
     if world.alone:
         return whole
-    by_rows = dealt is not None and dealt.axis == 0
-    columns = world.columns(dealt.size) if dealt and not by_rows else slice(None)
-    step = world.size if by_rows else 1
-    parts = []
-    for start in range(0, len(whole), max(1, block // world.size) * world.size):
-        part = whole[start : start + max(1, block // world.size) * world.size]
+    count, size = len(whole), max(1, block // world.size) * world.size
+    rows = slice(world.rank, None, world.size) if dealt and dealt.axis == 0 else slice(None)
+    columns = world.columns(dealt.size) if dealt and dealt.axis == 1 else slice(None)
+    shape = list(whole.shape)
+    if dealt:
+        shape[dealt.axis] = world.share(count) if dealt.axis == 0 else columns.stop - columns.start
+    own, filled = torch.empty(shape, dtype=whole.dtype), 0
+    for start in range(0, count, size):
+        part = whole[start : start + size]
         part = part.contiguous() if world.first else torch.empty(part.shape, dtype=part.dtype)
         ranks.broadcast(part.view(-1).view(torch.uint8), src=0)
-        mine = part[world.rank :: step] if by_rows else part
-        parts.append(mine[:, columns].clone() if dealt and not by_rows else mine.clone())
-    return torch.cat(parts) if parts else whole.clone()
+        mine = part[rows, columns] if part.ndim > 1 else part[rows]
+        own[filled : filled + len(mine)] = mine
+        filled += len(mine)
+    return own
 
 
 def stacked(world: World, tensor: Tensor) -> Tensor:

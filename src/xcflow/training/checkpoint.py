@@ -176,7 +176,6 @@ class Checkpoint:
             return
         try:
             with writable(self._folder):
-                self._folder.mkdir(parents=True, exist_ok=True)
                 write_tensors(partial, tensors, metadata, dealt, self._world)
                 replace_file(partial, self._folder / name)
         finally:

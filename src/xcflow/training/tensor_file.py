@@ -46,7 +46,7 @@ def write_tensors(
     """Write one file; all ranks take part, and the first one writes.
 
     Args:
-        path: The file.
+        path: The file; its folder is made.
         tensors: What this rank holds: the same names on all ranks.
         metadata: Goes into the header.
         dealt: Names of tensors that are dealt to the ranks, and how.
@@ -56,6 +56,7 @@ def write_tensors(
         OSError: It cannot be written; the other ranks do not notice.
     """
     if world.alone:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file({k: v.contiguous() for k, v in tensors.items()}, path, metadata)
         return
     # Large types first, so that each tensor stands at a multiple of its type's size.
@@ -67,6 +68,7 @@ def write_tensors(
     )
     try:
         if world.first:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
                 _write_header(file, {name: tensors[name] for name in names}, metadata, dealt)
                 for block in blocks:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from xcflow.distributed.collectives import blocks_at_first
 from xcflow.distributed.world import ALONE, World
+from xcflow.errors import StorageError
 from xcflow.training.checkpoint import Checkpoint
 from xcflow.training.loop import Plan, Trainee, train
 
@@ -183,3 +184,24 @@ def test_ranks_hold_the_same_dense_weights_and_each_its_classifiers(
         shares = [sizes[name] for _, sizes in ranks]
         assert sum(shares) == size
         assert max(shares) - min(shares) <= size // 11  # a row of the eleven
+
+
+def test_a_checkpoint_that_cannot_be_written_holds_nobody_up(
+    home: Path, run_ranks: Callable[..., list[Any]], make: Callable[..., Trainee]
+):
+    home.mkdir()
+    (home / "checkpoints").write_text("in the way")
+
+    def save(world: World) -> str:
+        trainee = make("mined", world)
+        checkpoint = Checkpoint("ranks", "blocked", 0.0, world)
+        checkpoint.save(trainee.state(training=True), {"step": 4}, trainee.dealt())
+        try:
+            checkpoint.keep(trainee.state(training=False), 0, trainee.dealt())
+        except StorageError as error:
+            return str(error)
+        return ""
+
+    first, second = run_ranks(2, save)
+    assert "a file stands where a folder is needed" in first
+    assert second == ""
