@@ -161,6 +161,7 @@ def test_saving_takes_no_more_than_a_tenth_of_the_time(home: Path, monkeypatch: 
     clock = [100.0]
 
     def slow_disk(path: Path, *_: object) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
         clock[0] += 30.0
 
