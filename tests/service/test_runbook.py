@@ -105,7 +105,7 @@ def typed(command, place, runs, catalogue, kubeflow):
     if arguments[0] in ("run", "validate", "evaluate", "refresh"):
         if "--data" not in arguments:
             arguments += ["--data", str(catalogue)]
-        arguments += ["--profile", "profile.toml"] if arguments[0] != "refresh" else []
+        arguments += ["--profile", "profile.toml"]
     if arguments[0] == "serve":
         arguments += ["--port", "0"]
     return [*XCFLOW, *arguments]
@@ -132,7 +132,7 @@ def test_each_command_works(place, small_catalogue, kubeflow):
                 lines.append(line)
                 if expected in line:
                     break
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
             output = "".join(lines) + process.communicate(timeout=60)[0]
             assert expected in output, f"{command}: {output}"
         else:
