@@ -1,6 +1,6 @@
 # `make` alone lists the targets. Each sets up .venv by itself and is quick when nothing changed.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint lock clean
+.PHONY: help setup run test test-slow lint lock images clean
 
 PYTHON ?=
 TORCH_PIP_ARGS ?=
@@ -37,11 +37,24 @@ lint: setup ## ruff, mypy, import contracts
 	@.venv/bin/python -m mypy
 	@.venv/bin/lint-imports
 
-lock: setup ## bring requirements.lock in line with pyproject.toml (ARGS=--upgrade: newest versions)
-	@UV_CUSTOM_COMPILE_COMMAND='make lock' .venv/bin/uv pip compile pyproject.toml \
-		--all-extras --universal --python-version 3.11 --fork-strategy fewest \
-		--generate-hashes --no-emit-package torch --no-emit-index-url --quiet \
+COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' .venv/bin/uv pip compile --universal \
+	--python-version 3.11 --fork-strategy fewest --generate-hashes --no-emit-index-url --quiet
+# Each image holds a part of the one resolution. Only torch's CUDA libraries are resolved apart.
+COMPILE_PART = $(COMPILE) --constraints requirements.lock
+
+lock: setup ## bring requirements.lock and the images' locks in line with pyproject.toml (ARGS=--upgrade: newest versions)
+	@$(COMPILE) pyproject.toml --all-extras --no-emit-package torch \
 		--output-file requirements.lock $(ARGS)
+	@$(COMPILE_PART) pyproject.toml --extra pipelines --extra tracking --extra onnx \
+		--no-emit-package torch --output-file docker/requirements/train.lock
+	@for part in build mlflow serve; do \
+		$(COMPILE_PART) docker/requirements/$$part.in \
+			--output-file docker/requirements/$$part.lock || exit; done
+	@$(COMPILE_PART) --no-config docker/requirements/torch-gpu.in \
+		--output-file docker/requirements/torch-gpu.lock $(ARGS)
+
+images: ## build the images of docker/ (docker or buildah; docker/README.md)
+	@docker/build.sh $(ARGS)
 
 clean: ## remove .venv, caches and build outputs (keeps .xcflow)
 	@rm -rf .venv .venv.lock .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \

@@ -13,4 +13,4 @@ hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=Tr
 hypothesis.settings.load_profile("repeatable")
 
 # Data and models so small that any test may train them.
-pytest_plugins = ["forked_ranks", "kubernetes_stub", "tiny_data", "tiny_models"]
+pytest_plugins = ["forked_ranks", "small_catalogue", "tiny_data", "tiny_models"]

@@ -15,8 +15,10 @@ def configure(
     library_digest: str,
     config: str,
 ) -> NamedTuple(  # type: ignore[valid-type]
-    "Sections",
+    "Opened",
     [
+        ("run_name", str),
+        ("catalogue_digest", str),
         ("validate_data", str),
         ("check_drift", str),
         ("cluster_labels", str),
@@ -24,6 +26,7 @@ def configure(
         ("export_embeddings", str),
         ("train_classifier", str),
         ("build_index", str),
+        ("refresh_model", str),
         ("evaluate_model", str),
         ("gate_model", str),
         ("promote_model", str),
@@ -34,14 +37,16 @@ def configure(
     Never cached. Refuses to go on where the image holds another library than the run was made for.
 
     Args:
-        run_name: Name of the run in MLflow.
+        run_name: Name of the run in MLflow; ``{time}`` in it becomes the time of its start, for
+            runs that a schedule starts.
         catalogue_uri: Where the catalogue stands.
-        catalogue_digest: Identity of the catalogue's content.
+        catalogue_digest: Identity of the catalogue's content; empty to look what stands there now.
         library_digest: Identity of the library's code.
         config: The whole configuration as canonical JSON.
 
     Returns:
-        For each step the sections it reads, as canonical JSON.
+        The run's name, the identity of the catalogue's content, and for each step the sections
+        that it reads, as canonical JSON.
     """
     from xcflow.steps import flow
 

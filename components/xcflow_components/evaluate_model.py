@@ -30,7 +30,8 @@ def evaluate_model(
     """
     from xcflow.steps.flow import bundle_input
     from xcflow.steps.task import run_task
+    from xcflow_components.nodes.running import run_on_nodes
 
     inputs = {"dataset": dataset.path, "bundle": bundle.path}
     inputs |= bundle_input("champion", champion)
-    run_task("evaluate_model", config, inputs, evaluation, report, metrics)
+    run_task("evaluate_model", config, inputs, evaluation, report, metrics, work=run_on_nodes)

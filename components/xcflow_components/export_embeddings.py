@@ -22,7 +22,8 @@ def export_embeddings(
         encoder: The trained encoder.
         embeddings: The vectors.
     """
-    from xcflow_components.cluster.train_job import run_shared_task
+    from xcflow.steps.task import run_task
+    from xcflow_components.nodes.running import run_on_nodes
 
-    inputs = {"dataset": dataset, "encoder": encoder}
-    run_shared_task("export_embeddings", config, inputs, embeddings)
+    inputs = {"dataset": dataset.path, "encoder": encoder.path}
+    run_task("export_embeddings", config, inputs, embeddings, work=run_on_nodes)

@@ -24,7 +24,8 @@ def train_classifier(
         classifier: The classifiers that were best on the validation split.
         metrics: Last values of the training curves.
     """
-    from xcflow_components.cluster.train_job import run_shared_task
+    from xcflow.steps.task import run_task
+    from xcflow_components.nodes.running import run_on_nodes
 
-    inputs = {"dataset": dataset, "embeddings": embeddings}
-    run_shared_task("train_classifier", config, inputs, classifier, metrics=metrics)
+    inputs = {"dataset": dataset.path, "embeddings": embeddings.path}
+    run_task("train_classifier", config, inputs, classifier, metrics=metrics, work=run_on_nodes)

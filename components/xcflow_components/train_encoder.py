@@ -24,7 +24,8 @@ def train_encoder(
         encoder: The encoder that was best on the validation split.
         metrics: Last values of the training curves.
     """
-    from xcflow_components.cluster.train_job import run_shared_task
+    from xcflow.steps.task import run_task
+    from xcflow_components.nodes.running import run_on_nodes
 
-    inputs = {"dataset": dataset, "clusters": clusters}
-    run_shared_task("train_encoder", config, inputs, encoder, metrics=metrics)
+    inputs = {"dataset": dataset.path, "clusters": clusters.path}
+    run_task("train_encoder", config, inputs, encoder, metrics=metrics, work=run_on_nodes)

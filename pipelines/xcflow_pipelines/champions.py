@@ -15,8 +15,9 @@ from xcflow.home import Home
 from xcflow.interruption import Interruption
 from xcflow.registry.moves import Move, MoveLog, moves
 from xcflow.registry.promotion import Registry
+from xcflow.registry.store import public_uri
 from xcflow.registry.tracking import Tracker, tracking_uri
-from xcflow_pipelines.records import find_run
+from xcflow_pipelines.records import find_judged
 from xcflow_pipelines.shell import FAILED, OK, BadUsageError
 
 # As in mlflow/server.env, which an installed package does not carry along.
@@ -33,12 +34,11 @@ def promote_run(
     """
     from xcflow.evaluation.verdict import Judgement
 
-    run = find_run(home, name)
-    folders = run.folder("gate_model"), run.folder("evaluate_model")
-    judgement = Judgement.open_with_evaluation(*folders)
+    run = find_judged(home, tracking, name)
+    judgement = Judgement.open_with_evaluation(run.verdict, run.evaluation)
     registry = Registry(Tracker.at(tracking, home), tracking.model_name, home)
     return registry.promote(
-        run.folder("build_index"),
+        run.bundle,
         judgement,
         run=run.mlflow_run or None,
         reason=reason,
@@ -76,16 +76,18 @@ def serve_mlflow(home: Home, tracking: TrackingConfig, host: str, port: int) -> 
         raise MissingExtraError("mlflow", "tracking")
     uri = tracking_uri(tracking, home)
     if uri.startswith(("http://", "https://")):
-        typer.echo(f"this home records to {uri}: open that address")
+        typer.echo(f"this home records to {public_uri(uri)}: open that address")
         return OK
     _require_free(host, port)
     home.root.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
-    command += ["--default-artifact-root", str(home.artifacts), "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+    command += ["--default-artifact-root", str(home.artifacts)]
     command += ["--host", host, "--port", str(port)]
+    # It may hold a password, and commands are public.
+    environment = os.environ | SERVER | {"MLFLOW_BACKEND_STORE_URI": uri}
     page = Tracker.at(tracking, home).runs_page()
-    typer.echo(f"MLflow on {uri}: http://{host}:{port}{page} (Ctrl-C ends it)")
-    process = subprocess.Popen(command, env=os.environ | SERVER)
+    typer.echo(f"MLflow on {public_uri(uri)}: http://{host}:{port}{page} (Ctrl-C ends it)")
+    process = subprocess.Popen(command, env=environment)
     try:
         return OK if process.wait() == 0 else FAILED
     except Interruption:

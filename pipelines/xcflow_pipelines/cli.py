@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from xcflow.home import DEFAULT, VARIABLE, Home
+from xcflow.home import VARIABLE, Home
 from xcflow.interruption import interruptible
+from xcflow_pipelines.cluster.commands import pipeline_app
+from xcflow_pipelines.options import (
+    DEFAULT_PROFILE,
+    HomeOption,
+    JsonOption,
+    ProfileOption,
+    SetOption,
+)
+from xcflow_pipelines.options import load_config as _config
+from xcflow_pipelines.options import print_json as _print_json
 from xcflow_pipelines.shell import OK, BadUsageError, guarded
-
-if TYPE_CHECKING:
-    from xcflow.config import Config
 
 app = typer.Typer(
     name="xcflow",
@@ -30,26 +37,14 @@ profiles_app = typer.Typer(
     help="Show the shipped configurations.", invoke_without_command=True, rich_markup_mode=None
 )
 app.add_typer(profiles_app, name="profiles")
+app.add_typer(pipeline_app, name="pipeline")
 
-HomeOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--home", metavar="DIR", help=f"Folder of all state [default: ${VARIABLE} or {DEFAULT}]."
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
-ProfileOption = Annotated[
-    str,
-    typer.Option("--profile", metavar="NAME|FILE", help="A shipped profile or a TOML file."),
-]
-SetOption = Annotated[
-    list[str],
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value; may be repeated."),
-]
 DataOption = Annotated[
     str,
     typer.Option(
-        "--data", metavar="PATH", help="Folder of a catalogue [default: the bundled one]."
+        "--data",
+        metavar="PATH|URI",
+        help="Folder of a catalogue, or its s3:// URI [default: the bundled one].",
     ),
 ]
 KOption = Annotated[int, typer.Option("-k", min=1, help="Number of labels for each text.")]
@@ -57,13 +52,12 @@ ModelOption = Annotated[
     str,
     typer.Option(
         "--model",
-        metavar="NAME|PATH",
-        help="champion, previous, a version's number, a run's name, or a bundle's folder.",
+        metavar="NAME|PATH|URI",
+        help="champion, previous, a version's number, a run's name, or a bundle's folder, here or "
+        "under s3://.",
     ),
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the record.")]
-
-DEFAULT_PROFILE = "quick"
 
 
 def main() -> None:
@@ -111,18 +105,36 @@ def run(
 
 
 @app.command()
+def refresh(
+    data: DataOption = "",
+    profile: ProfileOption = DEFAULT_PROFILE,
+    overrides: SetOption = [],  # noqa: B006
+    fresh: Annotated[bool, typer.Option("--fresh", help="Take nothing from the cache.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Let the champion take in a changed catalogue without training; promote by the gate.
+
+    New labels are found from then on, removed ones are gone, new documents vote.
+    """
+    from xcflow_pipelines.retrain import refresh as refresh_champion
+
+    return refresh_champion(_config(profile, overrides), data, Home.at(home), fresh, as_json)
+
+
+@app.command()
 def validate(
     data: DataOption = "",
     profile: ProfileOption = DEFAULT_PROFILE,
     overrides: SetOption = [],  # noqa: B006
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="DIR", help="Keep the data set there.")
-    ] = None,
+        str, typer.Option("--output", metavar="DIR|URI", help="Keep the data set there.")
+    ] = "",
     against: Annotated[
         str,
         typer.Option(
             "--against",
-            metavar="NAME|DIR",
+            metavar="NAME|DIR|URI",
             help="Tell what differs from a model's catalogue (champion, a run, ...) or a data set.",
         ),
     ] = "",
@@ -147,11 +159,34 @@ def validate(
 
 
 @app.command()
+def seal(
+    data: Annotated[str, typer.Option("--data", metavar="PATH|URI", help="Folder of a catalogue.")],
+    profile: ProfileOption = DEFAULT_PROFILE,
+    overrides: SetOption = [],  # noqa: B006
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Write catalogue.json beside a catalogue's files: what it holds, to be known at a glance."""
+    from xcflow_pipelines.sealing import seal_catalogue
+
+    written = seal_catalogue(_config(profile, overrides).data, data, Home.at(home))
+    if as_json:
+        counts = {"labels": written.labels, "documents": written.documents}
+        _print_json({"digest": written.digest, **counts})
+    else:
+        counted = f"{written.labels:,} labels, {written.documents:,} documents"
+        typer.echo(f"sealed as {written.digest[:12]}: {counted}")
+    return OK
+
+
+@app.command()
 def step(
     name: Annotated[str, typer.Argument(help="Name of the step, as in train_encoder.")],
-    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder to write.")],
+    output: Annotated[
+        str, typer.Option("--output", metavar="DIR|URI", help="Folder to write, or s3:// URI.")
+    ],
     inputs: Annotated[
-        list[str], typer.Option("--input", metavar="NAME=DIR", help="May be repeated.")
+        list[str], typer.Option("--input", metavar="NAME=DIR|URI", help="May be repeated.")
     ] = [],  # noqa: B006
     profile: ProfileOption = DEFAULT_PROFILE,
     overrides: SetOption = [],  # noqa: B006
@@ -161,19 +196,27 @@ def step(
     home: HomeOption = None,
 ) -> int:
     """Run a single step of the pipeline on folders."""
-    from xcflow.steps import run_step
+    from xcflow.distributed.world import World
+    from xcflow.steps import fetch_inputs, require_inputs, run_step
+    from xcflow.storage import delivered
 
     if processes > 1:
         overrides = [*overrides, f"distributed.processes={processes}"]
-    os.environ[VARIABLE] = str(Home.at(home).root)
+    place = Home.at(home)
+    os.environ[VARIABLE] = str(place.root)
     folders = {}
     for text in inputs:
         key, sign, folder = text.partition("=")
         if not (key and sign and folder):
             raise BadUsageError(f"--input {text}: expected NAME=DIR")
-        folders[key] = Path(folder)
-    run_step(name, _config(profile, overrides), folders, output)
-    typer.echo(output)
+        folders[key] = folder
+    config = _config(profile, overrides)
+    require_inputs(name, folders)
+    first = World.of_environment().first  # the one that writes, under torchrun
+    with delivered(output, place) if first else nullcontext(place.outputs) as folder_here:
+        run_step(name, config, fetch_inputs(folders, place.downloads), folder_here)
+    if first:
+        typer.echo(output)
     return OK
 
 
@@ -264,7 +307,9 @@ def evaluate(
 def compare(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN", help="Names, MLflow ids, or evaluations' folders."),
+        typer.Argument(
+            metavar="RUN", help="Names, MLflow ids, or evaluations' folders or s3:// URIs."
+        ),
     ],
     page: Annotated[
         Path | None,
@@ -300,7 +345,10 @@ def sweep(
 
 @app.command()
 def promote(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The run whose model it is.")],
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="The run whose model it is, by name or MLflow id."),
+    ],
     override: Annotated[
         bool, typer.Option("--override", help="Whatever the verdict was; needs --reason.")
     ] = False,
@@ -487,10 +535,30 @@ def mlflow(
     return serve_mlflow(place, tracking_of(place), host, port)
 
 
-def _config(profile: str, overrides: list[str]) -> Config:
-    from xcflow.config import Config
+@app.command()
+def user(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    role: Annotated[str, typer.Option("--role", help="reader, trigger, trainer or promoter.")],
+    home: HomeOption = None,
+) -> int:
+    """Make a user of the tracking server, or give one another password and role.
 
-    return Config.load(profile, overrides)
+    As its administrator. The password is $XCFLOW_USER_PASSWORD, else it is asked for.
+    """
+    from xcflow.registry.tracking import Tracker
+    from xcflow.registry.users import ROLES, put_user
+    from xcflow_pipelines.records import tracking_of
+
+    if role not in ROLES:
+        raise BadUsageError(f"--role {role}: expected {', '.join(ROLES)}")
+    place = Home.at(home)
+    tracking = tracking_of(place)
+    password = os.environ.get("XCFLOW_USER_PASSWORD") or typer.prompt(
+        f"password of {name}", hide_input=True, confirmation_prompt=True
+    )
+    put_user(Tracker.at(tracking, place), tracking.model_name, name, password, role)
+    typer.echo(f"user {name}: {role}")
+    return OK
 
 
 def _told(move: Any, as_json: bool, nothing: str) -> int:
@@ -510,9 +578,3 @@ def _told(move: Any, as_json: bool, nothing: str) -> int:
 def _first_comment(text: str) -> str:
     line = text.partition("\n")[0]
     return line.removeprefix("#").strip() if line.startswith("#") else ""
-
-
-def _print_json(value: Mapping[str, Any] | list[Any]) -> None:
-    import json
-
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

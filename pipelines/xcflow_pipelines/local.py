@@ -54,8 +54,9 @@ def run_locally(
     home: Home,
     listener: Listener,
     fresh: bool = False,
+    refresh: bool = False,
 ) -> LocalRun:
-    """Run the retraining pipeline.
+    """Run a pipeline: retraining, or the refresh of the champion.
 
     Args:
         config: The configuration.
@@ -68,6 +69,7 @@ def run_locally(
         listener: Called when a task's state changes, with an empty line, and for each line that a
             step prints.
         fresh: Whether to take nothing from the cache.
+        refresh: Whether the champion is refreshed.
 
     Raises:
         BusyError: Another run uses this home.
@@ -100,7 +102,7 @@ def run_locally(
             _passed_on_to_tasks(watcher),
             _quiet(watcher),
         ):
-            _run_pipeline(config, arguments, home, run.folder)
+            _run_pipeline(arguments, home, run.folder, refresh=refresh)
         watcher.close()
     run.seconds = time.monotonic() - start
     run.summary = _summary(run.folder)
@@ -121,8 +123,16 @@ def new_run_name(home: Home, label: str) -> str:
 
 def run_label(catalogue: str, profile: str, config: Config) -> str:
     """What most often differs between runs: the catalogue, the profile, K and the seed."""
-    name = re.sub(r"[^\w.-]+", "-", catalogue)[:CATALOGUE_CHARS].strip("-")
-    return f"{name}-{profile}-K{config.clustering.clusters}-s{config.run.seed}"
+    return f"{_short(catalogue)}-{profile}-K{config.clustering.clusters}-s{config.run.seed}"
+
+
+def refresh_label(catalogue: str) -> str:
+    """What differs between refreshes: the catalogue."""
+    return f"{_short(catalogue)}-refresh"
+
+
+def _short(catalogue: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", catalogue)[:CATALOGUE_CHARS].strip("-")
 
 
 def forget_lost_outputs(cache: Path, *, everything: bool = False) -> None:
@@ -151,9 +161,11 @@ def _is_whole(entry: Path) -> bool:
     return True
 
 
-def _run_pipeline(config: Config, arguments: Mapping[str, str], home: Home, folder: Path) -> None:
+def _run_pipeline(arguments: Mapping[str, str], home: Home, folder: Path, *, refresh: bool) -> None:
     from kfp import local
 
+    from xcflow_pipelines.placement import on_this_machine
+    from xcflow_pipelines.refreshing import refreshing_pipeline
     from xcflow_pipelines.retraining import retraining_pipeline
 
     local.init(
@@ -163,7 +175,8 @@ def _run_pipeline(config: Config, arguments: Mapping[str, str], home: Home, fold
         cache_root=str(home.cache),
         raise_on_error=False,
     )
-    retraining_pipeline(config.resources)(**arguments)
+    declared = refreshing_pipeline if refresh else retraining_pipeline
+    declared(on_this_machine)(**arguments)
 
 
 @contextlib.contextmanager
@@ -320,7 +333,7 @@ def _prepared(home: Home, folder: Path) -> Iterator[str]:
 
 
 def _summary(folder: Path) -> dict[str, Any]:
-    found = list(folder.glob(f"*/record-run/{SUMMARY}"))
+    found = list(folder.glob(f"*/record-r*/{SUMMARY}"))  # record_run or record_refresh
     if not found:
         return {}
     try:

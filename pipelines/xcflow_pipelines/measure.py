@@ -12,7 +12,7 @@ from xcflow.config import Config
 from xcflow.home import Home
 from xcflow.library import library_digest
 from xcflow.steps import STEPS, run_step
-from xcflow.storage import fetch, is_remote
+from xcflow.storage import delivered, fetch, is_remote
 from xcflow_pipelines.shell import BadUsageError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def catalogue_folder(data: str, home: Home) -> Path:
     if not data:
         return Path(str(resources.files("xcflow") / "data" / BUNDLED))
     if is_remote(data):
-        return fetch(data, home.catalogues)
+        return fetch(data, home.downloads)
     path = Path(data).absolute()
     if not path.is_dir():
         what = "is a file, not a folder" if path.exists() else "no such folder"
@@ -46,31 +46,32 @@ def validate_catalogue(
     config: Config,
     data: str,
     home: Home,
-    output: Path | None = None,
+    output: str = "",
     against: Path | None = None,
-) -> tuple[dict[str, Any], Path]:
+) -> tuple[dict[str, Any], str]:
     """Check a catalogue and write its data set.
 
     Args:
         config: The configuration.
         data: The catalogue's folder or URI; empty for the bundled one.
         home: Keeps the results.
-        output: Keeps the data set instead.
+        output: Folder or ``s3://`` URI that keeps the data set instead.
         against: The data set of another catalogue, or a bundle trained on it, to compare with.
 
     Returns:
-        The report's content and the path of its page.
+        The report's content and where its page stands.
 
     Raises:
         DataError: The catalogue is refused.
     """
-    folder = output or _dataset_folder(config, catalogue_folder(data, home), home)
-    if output or not (folder / MANIFEST).is_file():
-        run_step("validate_data", config, {"catalogue": catalogue_folder(data, home)}, folder)
-    if against is not None:
-        folder = _drift_folder(config, folder, against, home)
-    report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    return report, folder / "report.html"
+    catalogue = catalogue_folder(data, home)
+    with delivered(output or _dataset_folder(config, catalogue, home), home) as dataset:
+        if output or not (dataset / MANIFEST).is_file():
+            run_step("validate_data", config, {"catalogue": catalogue}, dataset)
+        told = dataset if against is None else _drift_folder(config, dataset, against, home)
+        report: dict[str, Any] = json.loads((told / "report.json").read_text(encoding="utf-8"))
+    place = output.rstrip("/") if is_remote(output) and told == dataset else str(told)
+    return report, f"{place}/report.html"
 
 
 def evaluate_bundle(config: Config, bundle: Path, data: str, home: Home) -> Evaluation:

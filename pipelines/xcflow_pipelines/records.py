@@ -12,11 +12,12 @@ from typing import Any, Self
 from xcflow.artifact import MANIFEST, json_digest, read_manifest
 from xcflow.config import Config, TrackingConfig
 from xcflow.disk import write_text
-from xcflow.errors import ArtifactError, TrackingError
+from xcflow.errors import AccessError, ArtifactError, StoreAwayError, TrackingError
 from xcflow.home import Home
 from xcflow.registry import names
 from xcflow.registry.summary import flat
 from xcflow.steps.flow import recorded_config
+from xcflow.storage import fetch, is_remote
 from xcflow_pipelines.shell import BadUsageError
 from xcflow_pipelines.watcher import LocalRun
 
@@ -69,6 +70,14 @@ class RunRecord:
             recorded_config(config),
             identity,
         )
+
+    def bundle(self) -> Path:
+        """The folder of its model, which must still be there.
+
+        Raises:
+            ArtifactError: It is gone.
+        """
+        return self.folder(next(name for name in names.MODEL_STEPS if name in self.folders))
 
     def write(self, home: Home) -> None:
         """Keep the record in the run's folder."""
@@ -176,15 +185,15 @@ def find_measured(home: Home, tracking: TrackingConfig, name: str) -> MeasuredRu
     Args:
         home: The home folder.
         tracking: Where runs of other machines are recorded.
-        name: The folder of an evaluation, or a run as ``find_run`` takes it, or the id of a run in
-            the tracking store.
+        name: The folder of an evaluation, here or under ``s3://``, or a run as ``find_run`` takes
+            it, or the id of a run in the tracking store.
 
     Raises:
         BadUsageError: There is no such run.
         ArtifactError: Its evaluation is gone.
     """
-    if (Path(name) / MANIFEST).is_file():
-        return MeasuredRun(name, Path(name), {})
+    if folder := _folder_of(home, name):
+        return MeasuredRun(name, folder, {})
     try:
         record = find_run(home, name)
     except BadUsageError as unknown:
@@ -195,6 +204,47 @@ def find_measured(home: Home, tracking: TrackingConfig, name: str) -> MeasuredRu
     return MeasuredRun(record.name, record.folder("evaluate_model"), flat(record.config))
 
 
+@dataclass(frozen=True)
+class JudgedRun:
+    """A run that the gate has judged, with all that a promotion needs.
+
+    Attributes:
+        mlflow_run: Its id in MLflow, empty where it was not recorded.
+        bundle: The folder of its model.
+        evaluation: The folder of its evaluation.
+        verdict: The folder of its verdict.
+    """
+
+    mlflow_run: str
+    bundle: Path
+    evaluation: Path
+    verdict: Path
+
+
+def find_judged(home: Home, tracking: TrackingConfig, name: str) -> JudgedRun:
+    """A judged run, of this home or of another machine.
+
+    Args:
+        home: The home folder.
+        tracking: Where runs of other machines are recorded.
+        name: A run as ``find_run`` takes it, or the id of a run in the tracking store.
+
+    Raises:
+        BadUsageError: There is no such run.
+        TrackingError: It cannot be fetched now.
+        ArtifactError: A part of it is gone, or was altered.
+    """
+    try:
+        record = find_run(home, name)
+    except BadUsageError as unknown:
+        fetched = _fetch_judged(home, tracking, name)
+        if fetched is None:
+            raise unknown
+        return fetched
+    judged = (record.folder(step) for step in ("evaluate_model", "gate_model"))
+    return JudgedRun(record.mlflow_run, record.bundle(), *judged)
+
+
 def find_catalogue(home: Home, tracking: TrackingConfig, name: str) -> Path:
     """The folder that knows of a catalogue: a data set, or a model as ``find_bundle`` takes it.
 
@@ -202,9 +252,7 @@ def find_catalogue(home: Home, tracking: TrackingConfig, name: str) -> Path:
         BadUsageError: There is no such run.
         TrackingError: There is no such registered model.
     """
-    if (Path(name) / MANIFEST).is_file():
-        return Path(name)
-    return find_bundle(home, tracking, name)
+    return _folder_of(home, name) or find_bundle(home, tracking, name)
 
 
 def find_bundle(home: Home, tracking: TrackingConfig, name: str) -> Path:
@@ -213,18 +261,26 @@ def find_bundle(home: Home, tracking: TrackingConfig, name: str) -> Path:
     Args:
         home: The home folder.
         tracking: Where models are registered.
-        name: A folder, ``champion``, ``previous``, a version's number, or a run's name.
+        name: A folder, here or under ``s3://``, ``champion``, ``previous``, a version's number, or
+            a run's name.
 
     Raises:
         BadUsageError: There is no such run.
         TrackingError: There is no such registered model.
     """
-    if (Path(name) / MANIFEST).is_file():
-        read_manifest(Path(name), "bundle")
-        return Path(name)
+    if folder := _folder_of(home, name):
+        read_manifest(folder, "bundle")
+        return folder
     if name == names.CHAMPION or name == names.PREVIOUS or name.isdigit():
         return _registered_bundle(home, tracking, name)
-    return find_run(home, name).folder("build_index")
+    return find_run(home, name).bundle()
+
+
+def _folder_of(home: Home, name: str) -> Path | None:
+    """The folder that a name names by itself, here or under ``s3://``; None for other names."""
+    if is_remote(name):
+        return fetch(name, home.downloads, complete=True)
+    return Path(name) if (Path(name) / MANIFEST).is_file() else None
 
 
 def _registered_bundle(home: Home, tracking: TrackingConfig, name: str) -> Path:
@@ -248,9 +304,29 @@ def _fetch_evaluation(home: Home, tracking: TrackingConfig, run: str) -> Path | 
     from xcflow.registry.tracking import Tracker
 
     try:
-        return Tracker.at(tracking, home).fetch_folder(run, "evaluation", home.evaluations / run)
+        tracker = Tracker.at(tracking, home)
+        return tracker.fetch_folder(run, names.EVALUATION_PLACE, home.evaluations / run)
+    except AccessError:
+        raise
     except TrackingError:
         return None
+
+
+def _fetch_judged(home: Home, tracking: TrackingConfig, run: str) -> JudgedRun | None:
+    from xcflow.evaluation.verdict import Judgement
+    from xcflow.registry.bundles import fetch_bundle
+    from xcflow.registry.tracking import Tracker
+
+    tracker = Tracker.at(tracking, home)
+    try:
+        verdict = tracker.fetch_folder(run, names.VERDICT_PLACE, home.verdicts / run)
+        evaluation = tracker.fetch_folder(run, names.EVALUATION_PLACE, home.evaluations / run)
+    except (AccessError, StoreAwayError):
+        raise
+    except TrackingError:
+        return None
+    bundle = fetch_bundle(tracker, home, Judgement.open(verdict).candidate)
+    return JudgedRun(run, bundle, evaluation, verdict)
 
 
 def _tracked(

@@ -1,4 +1,4 @@
-"""The command `xcflow run`: the pipeline on this machine, and what came of it."""
+"""The commands `xcflow run` and `xcflow refresh`: a pipeline run here, and what came of it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from xcflow.home import Home
 from xcflow.interruption import Interruption
 from xcflow.library import library_digest
 from xcflow.progress import INTERVAL_VARIABLE, log
-from xcflow.registry.names import PROMOTE
+from xcflow.registry.names import PROMOTE, REFRESH
 from xcflow.registry.outbox import Outbox
-from xcflow_pipelines.local import new_run_name, run_label, run_locally
+from xcflow_pipelines.local import new_run_name, refresh_label, run_label, run_locally
 from xcflow_pipelines.measure import catalogue_folder
 from xcflow_pipelines.records import RunRecord, remember_tracking, run_identity
 from xcflow_pipelines.shell import NOT_PROMOTED, OK, command_name
@@ -41,26 +41,50 @@ def retrain(config: Config, profile: str, data: str, home: Home, fresh: bool, as
         fresh: Whether to take nothing from the cache.
         as_json: Whether to answer with JSON on standard output.
     """
-    run, record = run_pipeline(config, Path(profile).stem, data, home, fresh=fresh)
+    return _told(*run_pipeline(config, Path(profile).stem, data, home, fresh=fresh), as_json)
+
+
+def refresh(config: Config, data: str, home: Home, fresh: bool, as_json: bool) -> int:
+    """Let the champion take in a catalogue and tell what came of it; returns the exit code.
+
+    Args:
+        config: The configuration; how the champion was trained, the champion knows itself.
+        data: The catalogue's folder or URI; empty for the bundled one.
+        home: Gets everything that is written.
+        fresh: Whether to take nothing from the cache.
+        as_json: Whether to answer with JSON on standard output.
+    """
+    return _told(*run_pipeline(config, "", data, home, fresh=fresh, refresh=True), as_json)
+
+
+def _told(run: LocalRun, record: RunRecord, as_json: bool) -> int:
     outcome = _outcome(run, record)
     if as_json:
         typer.echo(json.dumps(outcome, indent=2, ensure_ascii=False))
     else:
         _tell(run, outcome)
-    return OK if outcome["verdict"] == PROMOTE else NOT_PROMOTED
+    promoted = outcome["verdict"] == PROMOTE and "refused" not in outcome["promotion"]
+    return OK if promoted else NOT_PROMOTED
 
 
 def run_pipeline(
-    config: Config, label: str, data: str, home: Home, *, fresh: bool = False
+    config: Config,
+    label: str,
+    data: str,
+    home: Home,
+    *,
+    fresh: bool = False,
+    refresh: bool = False,
 ) -> tuple[LocalRun, RunRecord]:
-    """Run the pipeline to its end, show how it goes on, and keep its record.
+    """Run a pipeline to its end, show how it goes on, and keep its record.
 
     Args:
         config: The configuration.
-        label: The profile, for the run's name.
+        label: The profile, for the name of a training run.
         data: The catalogue's folder or URI; empty for the bundled one.
         home: Gets everything that is written.
         fresh: Whether to take nothing from the cache.
+        refresh: Whether the champion is refreshed instead of a model trained.
 
     Raises:
         Interruption: The user stopped it.
@@ -71,7 +95,8 @@ def run_pipeline(
 
     catalogue = catalogue_folder(data, home)
     digests = catalogue_digest(catalogue, config.data.format), library_digest()
-    name = new_run_name(home, run_label(catalogue.name, label, config))
+    named = refresh_label(catalogue.name) if refresh else run_label(catalogue.name, label, config)
+    name = new_run_name(home, named)
     key = f"{name}-{secrets.token_hex(4)}"
     teller = Teller()
     if teller.is_live:
@@ -86,6 +111,7 @@ def run_pipeline(
             library_digest=digests[1],
             home=home,
             fresh=fresh,
+            refresh=refresh,
             listener=teller,
         )
     except Interruption as interruption:
@@ -96,7 +122,9 @@ def run_pipeline(
             log(f"{waiting} records wait for the tracking store: xcflow sync")
     if failed := run.failed:
         raise XcflowError(f"step {failed.name} failed: {failed.error}")
-    record = RunRecord.of(run, config, run_identity(config, *digests))
+    identity = run_identity(config, *digests)
+    # What comes of a refresh hangs on the champion too: no run is found again by this identity.
+    record = RunRecord.of(run, config, f"{REFRESH} {name}" if refresh else identity)
     record.write(home)
     remember_tracking(home, config.tracking)
     return run, record
@@ -116,7 +144,7 @@ def _outcome(run: LocalRun, record: RunRecord) -> dict[str, Any]:
         "promotion": _promotion(run),
         "models": evaluation.metrics["models"],
         "reports": {name: str(page) for name, page in _pages(run, record).items()},
-        "bundle": str(record.folder("build_index")),
+        "bundle": str(record.bundle()),
         "seconds": record.seconds,
         "tasks": list(record.tasks),
     }
@@ -132,7 +160,7 @@ def _pages(run: LocalRun, record: RunRecord) -> dict[str, Path]:
 
 
 def _promotion(run: LocalRun) -> dict[str, Any]:
-    """What the promotion moved; empty where it moved nothing."""
+    """What the promotion moved, or why it was ``refused``; empty where it moved nothing."""
     for path in run.folder.glob(f"*/promote-model/*/{PROMOTION}"):
         moved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return moved
@@ -161,11 +189,13 @@ def _tell(run: LocalRun, outcome: Mapping[str, Any]) -> None:
     say("")
     output.print(times_table(outcome["tasks"], outcome["seconds"]))
     say("\nnext:")
-    for line in command_lines(_next_commands(run.name, outcome["verdict"])):
+    for line in command_lines(_next_commands(outcome)):
         say(line)
 
 
 def _in_words(outcome: Mapping[str, Any]) -> str:
+    if refused := outcome["promotion"].get("refused"):
+        return f"the champion stays: {refused}"
     if moved := outcome["promotion"]:
         before = f" (before: version {moved['from_version']})" if moved["from_version"] else ""
         return f"version {moved['version']} is the champion{before}"
@@ -174,14 +204,17 @@ def _in_words(outcome: Mapping[str, Any]) -> str:
     return "the champion stays"
 
 
-def _next_commands(run: str, verdict: str) -> list[tuple[str, str]]:
-    promoted, xcflow = verdict == PROMOTE, command_name()
+def _next_commands(outcome: Mapping[str, Any]) -> list[tuple[str, str]]:
+    run, xcflow, refused = outcome["run"], command_name(), "refused" in outcome["promotion"]
+    promoted = outcome["verdict"] == PROMOTE and not refused
     model = "" if promoted else f" --model {run}"
     commands = [
         (f'{xcflow} predict "a text"{model}', "ask this model"),
         (f"{xcflow} serve{model}", "over HTTP, and on a page"),
     ]
-    if not promoted:
+    if refused:
+        commands.append((f"{xcflow} promote {outcome['mlflow_run']}", "as a user who may"))
+    elif not promoted:
         override = f'{xcflow} promote {run} --override --reason "..."'
         commands.append((override, "promote it all the same"))
     return [

@@ -7,15 +7,11 @@ the pipeline (the run, the registry) are never cached, and no cached task takes 
 differs from run to run.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from kfp import dsl, kubernetes
+from kfp import dsl
 
-from xcflow.config import Config, ResourcesConfig
-from xcflow.registry.names import PROMOTE, RUN_KEY_VARIABLE
-from xcflow.registry.tracking import tracking_environment
+from xcflow.registry.names import PROMOTE
 from xcflow_components.build_index import build_index
 from xcflow_components.check_drift import check_drift
 from xcflow_components.cluster_labels import cluster_labels
@@ -31,6 +27,7 @@ from xcflow_components.record_run import record_run
 from xcflow_components.train_classifier import train_classifier
 from xcflow_components.train_encoder import train_encoder
 from xcflow_components.validate_data import validate_data
+from xcflow_pipelines.placement import Placement
 
 NAME = "xcflow-retraining"
 # Tasks whose result depends on something outside the pipeline.
@@ -42,35 +39,24 @@ UNCACHED = (
     "promote_model",
     "notify",
 )
-# On a cluster a task finds the tracked run of its pipeline by this label of its pod.
-RUN_ID_LABEL = "metadata.labels['pipeline/runid']"
 
 
-def retraining_pipeline(
-    resources: ResourcesConfig, environment: Mapping[str, str] | None = None
-) -> Any:
+def retraining_pipeline(place: Placement, limits: dsl.PipelineConfig | None = None) -> Any:
     """Build the pipeline.
 
     Args:
-        resources: What each task asks of a cluster; the local runner ignores it.
-        environment: Variables that each task gets. Kubeflow's local cache, unlike a cluster's,
-            sees them, so for a local run they belong to the process instead.
+        place: Gives each task its settings.
+        limits: How long a run may take and is kept, on a cluster.
     """
 
-    def place(task: Any, name: str) -> Any:
-        """Settings of each task; caching set on the pipeline would not reach all of them."""
-        wanted = getattr(resources, name, resources.other)
-        task.set_caching_options(enable_caching=name not in UNCACHED)
-        task.set_cpu_request(wanted.cpu)
-        task.set_memory_request(wanted.memory).set_memory_limit(wanted.memory)
-        if wanted.accelerators:
-            task.set_accelerator_type(wanted.accelerator)
-            task.set_accelerator_limit(wanted.accelerators)
-        for variable, value in (environment or {}).items():
-            task.set_env_variable(variable, value)
-        return kubernetes.use_field_path_as_env(task, RUN_KEY_VARIABLE, RUN_ID_LABEL)
+    def placed(task: Any, name: str) -> Any:
+        return place(task, name, name not in UNCACHED)
 
-    @dsl.pipeline(name=NAME, description="Retrain, evaluate against the champion, promote by gate.")
+    @dsl.pipeline(
+        name=NAME,
+        description="Retrain, evaluate against the champion, promote by gate.",
+        pipeline_config=limits,
+    )
     def retraining(
         run_name: str,
         catalogue_uri: str,
@@ -78,8 +64,10 @@ def retraining_pipeline(
         library_digest: str,
         config: str,
     ) -> None:
-        with dsl.ExitHandler(place(notify(run_name=run_name), "notify"), name="retraining"):
-            sections = place(
+        with dsl.ExitHandler(
+            placed(notify(run_name=run_name, config=config), "notify"), name="retraining"
+        ):
+            opened = placed(
                 configure(
                     run_name=run_name,
                     catalogue_uri=catalogue_uri,
@@ -89,19 +77,20 @@ def retraining_pipeline(
                 ),
                 "configure",
             ).outputs
+            digest = opened["catalogue_digest"]
 
             def step(component: Any, **arguments: Any) -> Any:
                 name = component.python_func.__name__
-                settings = sections[name]
-                return place(
+                settings = opened[name]
+                return placed(
                     component(library_digest=library_digest, config=settings, **arguments), name
                 )
 
             dataset = step(
-                validate_data, catalogue_uri=catalogue_uri, catalogue_digest=catalogue_digest
+                validate_data, catalogue_uri=catalogue_uri, catalogue_digest=digest
             ).outputs["dataset"]
-            accepted = place(
-                find_accepted(config=config, catalogue_digest=catalogue_digest), "find_accepted"
+            accepted = placed(
+                find_accepted(config=config, catalogue_digest=digest), "find_accepted"
             ).output
             drift = step(check_drift, accepted=accepted, dataset=dataset)
             # Training waits for the check, but does not depend on what it found.
@@ -120,15 +109,15 @@ def retraining_pipeline(
                 "classifier": classifier,
             }
             bundle = step(build_index, **trained).outputs["bundle"]
-            champion = place(find_champion(config=config, bundle=bundle), "find_champion").output
+            champion = placed(find_champion(config=config, bundle=bundle), "find_champion").output
             evaluation = step(
                 evaluate_model, champion=champion, dataset=dataset, bundle=bundle
             ).outputs["evaluation"]
             gate = step(gate_model, evaluation=evaluation).outputs
             judged = {"evaluation": evaluation, "verdict": gate["verdict"]}
-            recorded = place(
+            recorded = placed(
                 record_run(
-                    run_name=run_name,
+                    run_name=opened["run_name"],
                     config=config,
                     drift=drift.outputs["drift"],
                     clusters=clusters,
@@ -142,18 +131,3 @@ def retraining_pipeline(
                 step(promote_model, bundle=bundle, **judged).after(recorded)
 
     return retraining
-
-
-def compile_pipeline(config: Config, path: Path) -> None:
-    """Write the pipeline as IR YAML, for a cluster."""
-    from kfp import compiler
-
-    environment = tracking_environment(config.tracking)
-    pipeline = retraining_pipeline(config.resources, environment)
-    compiler.Compiler().compile(pipeline, str(path))
-
-
-if __name__ == "__main__":
-    import sys
-
-    compile_pipeline(Config(), Path(sys.argv[1]))

@@ -9,16 +9,16 @@ import re
 import socket
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from xcflow import storage
 from xcflow.config import TrackingConfig
 from xcflow.errors import ArtifactError, MissingExtraError, XcflowError
 from xcflow.home import Home
 from xcflow.interruption import Interruption
 from xcflow.progress import log
 from xcflow.registry import names
+from xcflow.storage import is_remote
 from xcflow_pipelines.records import find_bundle
 from xcflow_pipelines.shell import BadUsageError
 
@@ -86,12 +86,17 @@ def serve(task: Task, host: str, port: int, workers: int, *, insecure: bool) -> 
         )
     from xcflow.serving.http.connections import BoundedConnection
 
+    name = task.model
+    if is_remote(name):
+        # Once: a process that starts again must not need the store, which may be away.
+        found = find_bundle(Home.at(task.home), TrackingConfig(**task.tracking), name)
+        task = replace(task, model=str(found))
     several = workers > 1
     if several:
         _source(task)  # what is plainly wrong is told once, not by each process
     with _listening(host, port) as listening:
         address = f"[{host}]" if ":" in host else host
-        log(f"serving {task.model} on http://{address}:{listening.getsockname()[1]}")
+        log(f"serving {name} on http://{address}:{listening.getsockname()[1]}")
         config = uvicorn.Config(
             f"{__name__}:application_of_environment" if several else application(task),
             factory=several,
@@ -176,8 +181,6 @@ def _source(task: Task) -> tuple[Source, str, str]:
     if found := _REGISTERED.fullmatch(name):
         tracking = TrackingConfig(**{**task.tracking, "model_name": found["name"]})
         name = found["alias"] or found["version"]
-    elif storage.is_remote(name):
-        return Folder(storage.fetch(name, home.models)), "", ""
     elif name not in (names.CHAMPION, names.PREVIOUS) and not name.isdigit():
         return Folder(find_bundle(home, tracking, name)), "", ""
     before = names.PREVIOUS if name == names.CHAMPION else ""

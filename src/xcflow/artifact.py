@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,13 +107,20 @@ def writing(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def read_manifest(folder: Path, kind: str | None = None, *, verify: bool = False) -> Manifest:
+def read_manifest(
+    folder: Path,
+    kind: str | None = None,
+    *,
+    verify: bool = False,
+    only: Collection[str] = (),
+) -> Manifest:
     """Read a step's folder description.
 
     Args:
         folder: The folder.
         kind: The kind that the caller needs; another one is refused.
         verify: Whether each file's sha256 is checked too (reads all bytes).
+        only: The folders inside whose files must be there, where not all were fetched.
 
     Raises:
         ArtifactError: No manifest, an unknown layout, another kind, a missing or altered file.
@@ -137,6 +144,8 @@ def read_manifest(folder: Path, kind: str | None = None, *, verify: bool = False
     if kind is not None and manifest.kind != kind:
         raise ArtifactError(f"{folder}: holds a {manifest.kind}, not a {kind}")
     for name, digest in manifest.files.items():
+        if only and name.partition("/")[0] not in only:
+            continue
         file = Path(folder) / name
         if not file.is_file():
             raise ArtifactError(f"{file}: is missing: write the folder again")

@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, cast
 
 from xcflow.artifact import json_digest
+from xcflow.cluster_config import ClusterConfig, Toleration, require_volume_size
 from xcflow.errors import ConfigError
+from xcflow.storage import is_remote, read_file
 
 # The formats of catalogues; ``auto`` looks at the names of the files.
 CatalogueFormat = Literal[
@@ -485,14 +487,37 @@ class CalibrationConfig:
 
 
 @dataclass(frozen=True)
+class RefreshConfig:
+    """How the champion takes in a catalogue without training.
+
+    Attributes:
+        nearest: Known labels nearest to a new one that vote for the auxiliary vector it inherits;
+            0 leaves new labels without one.
+        documents_weight: A new label's classifier starts at its vector plus so many times the mean
+            vector of its training documents, where it has any.
+    """
+
+    nearest: int = 10
+    documents_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        _require_at_least(0, "refresh", self, "nearest", "documents_weight")
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
-    """How often a training loop saves a state from which it can go on.
+    """How often a training loop saves a state from which it can go on, and where.
+
+    No result depends on it.
 
     Attributes:
         every_seconds: Wall time between two saved states.
+        uri: Folder for the states, also under ``s3://``, from which another machine can go on;
+            empty for the home folder.
     """
 
     every_seconds: float = 60.0
+    uri: str = ""
 
     def __post_init__(self) -> None:
         _require_at_least(0, "checkpoint", self, "every_seconds")
@@ -512,6 +537,8 @@ class DistributedConfig:
         deadline_seconds: A TrainJob may take so long.
         runtime: Name of the cluster's training runtime, which brings service account, secrets and
             volumes to its pods.
+        share: Folder through which inputs, output and states of a TrainJob travel, as
+            ``s3://bucket/prefix``, or one that all pods see at the same path.
     """
 
     processes: int = 1
@@ -519,11 +546,17 @@ class DistributedConfig:
     max_restarts: int = 3
     deadline_seconds: int = 86_400
     runtime: str = "xcflow"
+    share: str = ""
 
     def __post_init__(self) -> None:
         _require_at_least(1, "distributed", self, "processes", "nodes", "deadline_seconds")
         _require_at_least(0, "distributed", self, "max_restarts")
         _require(bool(self.runtime), "distributed.runtime must name a training runtime")
+        _require(
+            self.nodes == 1 or bool(self.share),
+            f"distributed.nodes = {self.nodes} needs distributed.share, a folder such as "
+            "s3://bucket/prefix through which the machines get their data",
+        )
 
 
 @dataclass(frozen=True)
@@ -583,6 +616,8 @@ class GateConfig:
         slice_margin: In a slice it falls when it is lower by more than this.
         slice_documents: With fewer test documents a slice only speaks when it fell for certain.
         minimum_documents: With fewer test documents nothing is promoted.
+        new_label_recall: Of a refresh: smallest recall of the labels that the champion lacks.
+        new_label_documents: With fewer test documents that have such a label a refresh is held.
         max_latency_ms: Largest 99th percentile of the time for a single text; 0 for any.
         max_latency_ratio: Largest median of that time over the champion's; 0 for any.
         max_bundle_mb: Largest size of the bundle, which a server holds in memory; 0 for any.
@@ -603,6 +638,8 @@ class GateConfig:
     slice_margin: float = 0.02
     slice_documents: int = 2_000
     minimum_documents: int = 100
+    new_label_recall: float = 0.1
+    new_label_documents: int = 50
     max_latency_ms: float = 1_000.0
     max_latency_ratio: float = 0.0
     max_bundle_mb: float = 8_192.0
@@ -618,6 +655,7 @@ class GateConfig:
         _require_at_least(0, "gate", self, "max_latency_ms", "max_latency_ratio")
         _require_at_least(0, "gate", self, "max_bundle_mb", "max_memory_mb")
         _require_at_least(1, "gate", self, "minimum_documents")
+        _require_at_least(0, "gate", self, "new_label_recall", "new_label_documents")
         recall = self.min_index_recall
         _require(0.0 <= recall <= 1.0, f"gate.min_index_recall must be in [0, 1], it is {recall}")
         _require(
@@ -664,6 +702,30 @@ class TrackingConfig:
 
 
 @dataclass(frozen=True)
+class NotifyConfig:
+    """Who is told how a run ended, beside the tracking store.
+
+    Attributes:
+        webhook: Address that gets a POST with JSON; empty for ``$XCFLOW_WEBHOOK_URL``, where it is
+            set. An address that holds a secret belongs there.
+        attempts: How often it is tried.
+        timeout_seconds: How long one attempt may take.
+    """
+
+    webhook: str = ""
+    attempts: int = 3
+    timeout_seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        _require(
+            re.fullmatch(r"(https?://.+)?", self.webhook) is not None,
+            f"notify.webhook must begin with http:// or https://, it is {self.webhook!r}",
+        )
+        _require_at_least(1, "notify", self, "attempts")
+        _require(self.timeout_seconds > 0, "notify.timeout_seconds must be above 0")
+
+
+@dataclass(frozen=True)
 class TaskResources:
     """What one task asks of a cluster.
 
@@ -672,15 +734,23 @@ class TaskResources:
         memory: Requested and largest memory, as Kubernetes writes it.
         accelerator: Resource name of an accelerator, such as ``nvidia.com/gpu``.
         accelerators: How many; 0 for none.
+        shared_memory: Largest size of ``/dev/shm``, through which loaders of data and processes on
+            one node talk; part of ``memory``; empty for the container's default of 64 MiB.
+        node_selector: Labels that a node must have, beside those of ``cluster.node_selector``.
+        tolerations: Taints that do not keep the task away, beside ``cluster.tolerations``.
     """
 
     cpu: str = "2"
     memory: str = "4Gi"
     accelerator: str = "nvidia.com/gpu"
     accelerators: int = 0
+    shared_memory: str = "1Gi"
+    node_selector: dict[str, str] = field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = ()
 
     def __post_init__(self) -> None:
         _require(self.accelerators >= 0, "resources: accelerators must not be negative")
+        require_volume_size(self.shared_memory, "resources: shared_memory")
 
 
 @dataclass(frozen=True)
@@ -689,6 +759,7 @@ class SmallTaskResources(TaskResources):
 
     cpu: str = "500m"
     memory: str = "1Gi"
+    shared_memory: str = ""
 
 
 @dataclass(frozen=True)
@@ -702,6 +773,7 @@ class ResourcesConfig:
     export_embeddings: TaskResources = field(default_factory=TaskResources)
     train_classifier: TaskResources = field(default_factory=TaskResources)
     build_index: TaskResources = field(default_factory=TaskResources)
+    refresh_model: TaskResources = field(default_factory=TaskResources)
     evaluate_model: TaskResources = field(default_factory=TaskResources)
     other: SmallTaskResources = field(default_factory=SmallTaskResources)
 
@@ -722,11 +794,14 @@ class Config:
     fusion: FusionConfig = field(default_factory=FusionConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    refresh: RefreshConfig = field(default_factory=RefreshConfig)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    notify: NotifyConfig = field(default_factory=NotifyConfig)
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any], source: str = "configuration") -> Self:
@@ -744,11 +819,12 @@ class Config:
         The gate's thresholds come from ``mlflow/gate.toml`` where neither names them.
 
         Args:
-            profile: Name of a shipped profile, or the path of a TOML file.
+            profile: Name of a shipped profile, or the path or ``s3://`` URI of a TOML file.
             overrides: Texts of the form ``section.key=value``.
 
         Raises:
             ConfigError: No such profile, not TOML, or a wrong key or value.
+            StorageError: A remote file cannot be read.
         """
         tree, source = _read_profile(profile)
         for override in overrides:
@@ -832,6 +908,11 @@ def _parse_toml(text: str, source: str) -> dict[str, Any]:
 
 
 def _read_profile(profile: str | Path) -> tuple[dict[str, Any], str]:
+    if is_remote(profile):
+        content = read_file(profile)
+        if content is None:
+            raise ConfigError(f"{profile}: no such file")
+        return _parse_toml(content.decode(errors="replace"), str(profile)), str(profile)
     path = Path(profile)
     if path.suffix == ".toml" or path.is_file():
         return read_toml(path), str(path)
@@ -913,6 +994,14 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
     if origin is tuple:
         _require(isinstance(value, list | tuple), f"{where} must be a list, not {value!r}")
         return tuple(_checked(item, typing.get_args(hint)[0], where) for item in value)
+    if origin is dict:
+        _require(isinstance(value, Mapping), f"{where} is a table of names and values")
+        return {
+            key: _checked(v, typing.get_args(hint)[1], f"{where}.{key}") for key, v in value.items()
+        }
+    if dataclasses.is_dataclass(hint):
+        _require(isinstance(value, Mapping), f"{where} must hold tables, not {value!r}")
+        return _build(cast(type[Any], hint), value, where, "")
     if origin in (typing.Union, types.UnionType):
         raise TypeError(f"{where}: union types are not supported in a configuration")
     if hint is float and type(value) is int:

@@ -68,5 +68,17 @@ class StoreAwayError(TrackingError):
     """The tracking store does not answer; asked later, it may."""
 
 
+class AccessError(TrackingError):
+    """The tracking store refuses this user what was asked."""
+
+
+class CredentialsError(AccessError):
+    """The tracking store refuses this user everything: no such name or password."""
+
+
 class GateError(XcflowError):
     """The gate or the registry refuses what was asked."""
+
+
+class ClusterError(XcflowError):
+    """A cluster or its Kubeflow Pipelines cannot be reached, or refuses what was asked."""

@@ -62,9 +62,14 @@ class Home:
         return self.root / "models"
 
     @property
-    def catalogues(self) -> Path:
-        """Copies of remote catalogues."""
-        return self.root / "catalogues"
+    def downloads(self) -> Path:
+        """Copies of remote folders, no more than fits; see ``xcflow.storage.cache``."""
+        return self.root / "downloads"
+
+    @property
+    def outputs(self) -> Path:
+        """Folders that are being written and go to a remote place."""
+        return self.root / "outputs"
 
     @property
     def batches(self) -> Path:
@@ -75,6 +80,11 @@ class Home:
     def evaluations(self) -> Path:
         """Evaluations that were asked for one by one, and copies of those of other machines."""
         return self.root / "evaluations"
+
+    @property
+    def verdicts(self) -> Path:
+        """Copies of verdicts of runs of other machines."""
+        return self.root / "verdicts"
 
     @property
     def sweeps(self) -> Path:

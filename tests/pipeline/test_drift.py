@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from xcflow.steps import STEPS
+from xcflow.steps import RETRAINING
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -152,13 +152,13 @@ def test_what_changed_stands_in_the_data_report(second):
 
 def test_a_repeated_run_is_cached_to_its_end_though_its_own_model_was_accepted(second, repeated):
     states = repeated["states"]
-    assert {states[name] for name in STEPS if name != "promote_model"} == {"from cache"}
+    assert {states[name] for name in RETRAINING if name != "promote_model"} == {"from cache"}
     assert repeated["data"] == second["data"]
 
 
 def test_another_accepted_catalogue_trains_nothing_anew(life, first, repeated, small_catalogue):
     back = life.outcome(small_catalogue)
-    done = {name for name, state in back["states"].items() if state == "done"} & set(STEPS)
+    done = {name for name, state in back["states"].items() if state == "done"} & set(RETRAINING)
     assert done == {"check_drift", "evaluate_model", "gate_model"}
     assert counts(back) == [1, 1, 60]
     assert back["bundle"] == first["bundle"]

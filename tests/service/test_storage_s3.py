@@ -22,16 +22,18 @@ def test_a_published_folder_comes_back_whole(tmp_path: Path) -> None:
     assert (copy / "a folder" / "é.txt").read_text() == "deep"
 
 
-def test_a_second_fetch_sees_what_changed(tmp_path: Path) -> None:
+def test_a_second_fetch_sees_what_changed_and_leaves_the_first_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "f").mkdir()
     (tmp_path / "f" / "x").write_text("old")
+    (tmp_path / "f" / "y").write_text("same")
     publish(tmp_path / "f", "s3://bucket/changing")
-    fetch("s3://bucket/changing", tmp_path / "cache")
+    first = fetch("s3://bucket/changing", tmp_path / "cache")
     (tmp_path / "f" / "x").write_text("new")
     publish(tmp_path / "f", "s3://bucket/changing")
-    copy = fetch("s3://bucket/changing", tmp_path / "cache")
-    assert (copy / "x").read_text() == "new"
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [copy.name]
+    second = fetch("s3://bucket/changing", tmp_path / "cache")
+    assert (second / "x").read_text() == "new"
+    assert (first / "x").read_text() == "old"
+    assert (first / "y").samefile(second / "y")  # the same content stands there once
 
 
 def test_exists_sees_whole_folder_names_only(tmp_path: Path) -> None:

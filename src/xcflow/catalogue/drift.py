@@ -101,6 +101,7 @@ class Comparison:
         kept: Rows of the new labels that are not.
         added: Rows of those that are.
         removed: Rows of the old labels that are no new ones.
+        renamed: Rows of the new labels that were there with another text.
         smaller: The number of labels of the smaller catalogue.
     """
 
@@ -110,6 +111,8 @@ class Comparison:
         self.kept = np.flatnonzero(self.old_rows >= 0)
         self.added = np.flatnonzero(self.old_rows < 0)
         self.removed = np.setdiff1d(np.arange(len(accepted.label_ids)), self.old_rows)
+        before = hashes_of(accepted.label_texts)[self.old_rows[self.kept]]
+        self.renamed = self.kept[hashes_of(present.label_texts)[self.kept] != before]
         self.smaller = min(len(accepted.label_ids), len(present.label_ids))
 
     @property
@@ -146,12 +149,10 @@ class Comparison:
 
     def _renamed_labels(self) -> Observed:
         old, new = self._old, self._new
-        before = hashes_of(old.label_texts)[self.old_rows[self.kept]]
-        renamed = self.kept[hashes_of(new.label_texts)[self.kept] != before]
-        shown = _most_frequent(new, renamed)
+        shown = _most_frequent(new, self.renamed)
         texts = old.label_texts.take(self.old_rows[shown])
         remarks = [f"was: {text[:EXCERPT_CHARS]}" for text in texts]
-        tally = _labels(new, NEW, shown, len(renamed), remarks)
+        tally = _labels(new, NEW, shown, len(self.renamed), remarks)
         return Observed(checks.RENAMED_LABELS, len(self.kept), tally)
 
     def _documents(self) -> list[Observed]:

@@ -23,6 +23,8 @@ from xcflow.errors import ArtifactError
 
 FOLDER = "profile"
 FACTS = "facts.json"
+# The folders of a bundle that hold its profile.
+PARTS = ("labels", FOLDER)
 # Longer texts count as texts of this length.
 MAX_CHARS = 4095
 _CHUNK = 20_000
@@ -80,6 +82,15 @@ class Profile:
         """
         if read_manifest(folder).kind == data.KIND:
             return cls.of(Dataset.open(folder))
+        return cls.load(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The profile in a bundle, of which only ``PARTS`` need be there.
+
+        Raises:
+            ArtifactError: It has none.
+        """
         try:
             facts: dict[str, Any] = json.loads((folder / FOLDER / FACTS).read_text())
         except OSError:

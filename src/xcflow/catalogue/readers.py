@@ -136,12 +136,21 @@ def open_catalogue(folder: Path, format_: CatalogueFormat = "auto") -> Catalogue
     Raises:
         DataError: No such folder; no format recognises it, or more than one; or it misses files.
     """
+    return _load(READERS[find_format(folder, format_)])(Path(folder))
+
+
+def find_format(folder: Path, format_: CatalogueFormat = "auto") -> CatalogueFormat:
+    """The format of a catalogue, by the names of its files alone where none is given.
+
+    Raises:
+        DataError: No such folder; no format recognises it, or more than one.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "no such folder"
         raise DataError(f"{what}: give the folder that holds the catalogue", folder)
     if format_ != "auto":
-        return _load(READERS[format_])(folder)
+        return format_
     formats = {name: _load(reader) for name, reader in READERS.items()}
     found = [name for name, reader in formats.items() if reader.recognises(folder)]
     if not found:
@@ -150,7 +159,7 @@ def open_catalogue(folder: Path, format_: CatalogueFormat = "auto") -> Catalogue
     if len(found) > 1:
         choices = " or ".join(f"--set data.format={name}" for name in found)
         raise DataError(f"holds files of several formats: name one with {choices}", folder)
-    return formats[found[0]](folder)
+    return found[0]
 
 
 def catalogue_digest(folder: Path, format_: CatalogueFormat = "auto") -> str:
@@ -163,13 +172,28 @@ def catalogue_digest(folder: Path, format_: CatalogueFormat = "auto") -> str:
     Raises:
         DataError: See ``open_catalogue``; or a file cannot be read.
     """
-    digest = hashlib.sha256()
-    for part, path in sorted(open_catalogue(folder, format_).parts.items()):
+    return digest_of_parts(part_digests(open_catalogue(folder, format_)))
+
+
+def part_digests(reader: CatalogueReader) -> dict[str, str]:
+    """Part -> sha256 of its file.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    digests = {}
+    for part, path in reader.parts.items():
         try:
-            digest.update(f"{part} {sha256_file(path)}\n".encode())
+            digests[part] = sha256_file(path)
         except OSError as error:
             raise DataError(f"cannot be read: {error.strerror or error}", path) from error
-    return digest.hexdigest()
+    return digests
+
+
+def digest_of_parts(digests: Mapping[str, str]) -> str:
+    """The identity of a catalogue by the sha256 of the file of each part."""
+    lines = (f"{part} {digest}\n" for part, digest in sorted(digests.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _load(name: str) -> type[CatalogueReader]:

@@ -6,6 +6,8 @@ metric may fall by more than a margin; against the champion no slice of the labe
 than a margin of its own. Each such question is answered by the bounds of a paired bootstrap, each
 budget by a number, and every answer is *yes*, *no* or *cannot tell*:
 
+A champion that took in another catalogue without training is asked other things (``refreshed``).
+
 - all answers are yes: PROMOTE;
 - one is no: REJECT;
 - otherwise: HOLD.
@@ -27,7 +29,23 @@ from xcflow.config import GateConfig
 from xcflow.evaluation.bootstrap import Difference, paired_bootstrap
 from xcflow.evaluation.conditions import budget_checks, data_findings, trust_checks
 from xcflow.evaluation.ratios import Ratio
-from xcflow.evaluation.result import BASELINES, CANDIDATE, CHAMPION, Evaluation
+from xcflow.evaluation.refreshed import (
+    FINDS,
+    TAKES_IN,
+    metric_alone,
+    plain_encoder,
+    refresh_checks,
+    refresh_of,
+)
+from xcflow.evaluation.result import (
+    BASELINES,
+    CANDIDATE,
+    CHAMPION,
+    ENCODER,
+    WITHOUT_AUXILIARY,
+    Evaluation,
+)
+from xcflow.evaluation.shared import recall_alone
 from xcflow.evaluation.verdict import Check, Judgement, Outcome, Verdict
 from xcflow.report.page import signed_points
 
@@ -35,6 +53,8 @@ OPPONENTS = {
     CHAMPION: "the champion",
     "baseline_tfidf": "matching label texts by words",
     "baseline_untrained": "the untrained encoder",
+    WITHOUT_AUXILIARY: "label texts alone",
+    ENCODER: "its encoder alone",
 }
 # How likely the rise is to be found that a verdict names as one that would have been.
 POWER = 0.8
@@ -97,12 +117,13 @@ def _reasons(verdict: Verdict, checks: tuple[Check, ...], gate: GateConfig) -> I
         deciding = "no" if verdict == "REJECT" else "cannot tell"
         yield from (check.words for check in checks if check.outcome == deciding)
         return
+    yield from (check.words for check in checks if check.question in (TAKES_IN, FINDS))
     yield from (check.words for check in checks if check.question == "rises")
-    if gate.secondary:
+    if guarded := dict.fromkeys(c.metric for c in checks if c.question == "does not fall"):
         margin = f"{100.0 * gate.margin:g} points"
-        yield f"Against none of them a fall beyond {margin}: {', '.join(gate.secondary)}."
-    slices = [c.metric for c in checks if c.question == "does not fall in a slice"]
-    if slices:
+        yield f"Against none of them a fall beyond {margin}: {', '.join(guarded)}."
+    fallen = (c for c in checks if c.question == "does not fall in a slice")
+    if slices := [c.metric for c in fallen if c.against == CHAMPION]:
         margin = f"{100.0 * gate.slice_margin:g} points"
         yield f"In no slice a fall beyond {margin} against the champion: {', '.join(slices)}."
 
@@ -115,6 +136,9 @@ def _notes(evaluation: Evaluation, checks: tuple[Check, ...], gate: GateConfig) 
                 f"{100.0 * _detectable(check.difference, gate):.1f} points over the champion is "
                 f"seen {POWER:.0%} of the time."
             )
+    refresh = refresh_of(evaluation)
+    if refresh and refresh["since_training"] > 1:
+        yield f"It is the refresh number {refresh['since_training']} since the last training."
     shared = evaluation.metrics["shared"]
     if shared:
         yield (
@@ -151,6 +175,7 @@ def _checks(evaluation: Evaluation, gate: GateConfig) -> Iterator[Check]:
         yield Check("is new", "cannot tell", "The candidate is the champion already.")
         return
     yield from trust_checks(evaluation, gate)
+    yield from refresh_checks(evaluation, gate)
     questions = list(_questions(evaluation, gate))
     differences = paired_bootstrap(
         [question.a for question in questions],
@@ -165,11 +190,13 @@ def _checks(evaluation: Evaluation, gate: GateConfig) -> Iterator[Check]:
 
 
 def _questions(evaluation: Evaluation, gate: GateConfig) -> Iterator[_Question]:
+    refreshed = refresh_of(evaluation) is not None
     opponents = (*([CHAMPION] if evaluation.metrics["champion"] else []), *BASELINES)
     for opponent in opponents:
         # Baselines know every label.
         common = evaluation.shared() if opponent == CHAMPION else evaluation
-        asked = {gate.primary: "rises"}
+        as_before = refreshed and opponent == CHAMPION
+        asked = {gate.primary: "does not fall" if as_before else "rises"}
         for metric in gate.secondary:
             asked.setdefault(metric, "does not fall")
         pairs = list(asked.items())
@@ -179,6 +206,19 @@ def _questions(evaluation: Evaluation, gate: GateConfig) -> Iterator[_Question]:
         for metric, question in pairs:
             a, b = (common.ratio(model, metric) for model in (CANDIDATE, opponent))
             yield _Question(question, metric, opponent, a, b)
+    if refreshed:
+        yield from _questions_of_refresh(evaluation, gate)
+
+
+def _questions_of_refresh(evaluation: Evaluation, gate: GateConfig) -> Iterator[_Question]:
+    """New labels push between old ones, and should be found at least as by their texts alone."""
+    if evaluation.metrics["shared"]:
+        a, b = (evaluation.ratio(model, gate.primary) for model in (CANDIDATE, CHAMPION))
+        yield _Question("does not fall", f"{gate.primary} among all labels", CHAMPION, a, b)
+    plain, found = plain_encoder(evaluation), recall_alone(evaluation, CANDIDATE)
+    if plain and found.denominator.any():
+        other = recall_alone(evaluation, plain)
+        yield _Question("does not fall in a slice", metric_alone(evaluation), plain, found, other)
 
 
 def _answered(question: _Question, difference: Difference, gate: GateConfig) -> Check:

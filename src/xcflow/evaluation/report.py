@@ -23,6 +23,7 @@ from xcflow.evaluation.frequency import frequency_differences, kept_depth
 from xcflow.evaluation.gate import OPPONENTS
 from xcflow.evaluation.model_names import in_order, reader_name, style_of
 from xcflow.evaluation.ratios import MetricName
+from xcflow.evaluation.refreshed import TAKES_IN
 from xcflow.evaluation.result import (
     BASELINES,
     CANDIDATE,
@@ -126,6 +127,7 @@ def gate_page(judgement: Judgement) -> str:
         "xcflow.evaluation",
         "gate.html.j2",
         judgement=judgement,
+        refresh=any(check.question == TAKES_IN for check in judgement.checks),
         groups=[(title, rows) for title, rows in groups if rows],
     )
 

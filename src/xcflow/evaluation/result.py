@@ -3,7 +3,8 @@
     metrics.json              all figures; the same bytes for the same model, data and settings
     timings.json              what differs from machine to machine
     report.html               the same for people
-    labels/                   ids, texts and training documents of all labels
+    labels/                   ids, texts and training documents of all labels, and the rows of
+                              those that the candidate alone knows, if it and the champion differ
     shared/per_document/      candidate and champion on the labels that both know, if they differ
     per_document/             ids, excerpts, true labels, and the truth's terms
     per_document/<model>/     the model's terms and its best predictions
@@ -46,6 +47,7 @@ REPORT = "report.html"
 LABEL_IDS = "labels/ids"
 LABEL_TEXTS = "labels/texts"
 LABEL_COUNTS = "labels/counts.npy"
+LABELS_ALONE = "labels/candidate_alone.npy"
 DOCUMENT_IDS = "per_document/ids"
 EXCERPTS = "per_document/excerpts"
 TRUTH = "per_document/truth"

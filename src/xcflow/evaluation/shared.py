@@ -21,8 +21,20 @@ from xcflow.distributed.world import ALONE, World
 from xcflow.evaluation.metrics import Measure, contains, drop_filtered
 from xcflow.evaluation.protocol import blocks, figures_of, width_asked
 from xcflow.evaluation.rankers import BundleRanker, dealt_among
-from xcflow.evaluation.result import SHARED, TRUTH, DocumentWriter, read_predictions, read_truth
+from xcflow.evaluation.ratios import Ratio
+from xcflow.evaluation.result import (
+    CANDIDATE,
+    LABELS_ALONE,
+    SHARED,
+    TRUTH,
+    DocumentWriter,
+    Evaluation,
+    read_predictions,
+    read_truth,
+)
 from xcflow.ragged import Ragged
+
+_BLOCK = 10_000  # documents read at a time: bounds memory
 
 
 def measure_shared(
@@ -41,7 +53,7 @@ def measure_shared(
         bundles: Name of a model -> the model.
         config: Depths, constants, size of a block.
         folder: The evaluation's folder, in which the models were measured on all labels; gets
-            the folder ``shared``.
+            the folder ``shared`` and the rows of the labels that the candidate alone knows.
         world: Ranks that share the documents of a block.
 
     Returns:
@@ -64,6 +76,8 @@ def measure_shared(
             best = drop_filtered(top, block.filtered, measure.size, measure.depth)
             writer.add_ranking(name, block.start, measure.ranking(best.labels, truth), best)
     writer.close()
+    alone = bundles[CANDIDATE].knows & ~shared
+    np.save(folder / LABELS_ALONE, np.flatnonzero(alone))
     sizes = read_truth(folder / SHARED).sizes.sum(axis=1, dtype=np.int64)
     return {
         "labels": int(shared.sum()),
@@ -76,17 +90,46 @@ def measure_shared(
     }
 
 
+def recall_alone(evaluation: Evaluation, model: str) -> Ratio:
+    """How much of the labels that the candidate alone knows a model finds; zeros without such.
+
+    Each document that has such labels counts with the share of them that is among the kept
+    predictions, at most the deepest ``k`` of them.
+    """
+    documents = evaluation.documents
+    if not evaluation.metrics["shared"]:
+        return Ratio(np.zeros(documents), np.zeros(documents))
+    labels = np.zeros(len(evaluation.label_ids()), np.bool_)
+    labels[np.load(evaluation.path / LABELS_ALONE, allow_pickle=False)] = True
+    pairs, found = _found_in_each(evaluation.path, model, labels, depth=evaluation.ks[-1])
+    return Ratio(found / np.maximum(pairs, 1), (pairs > 0).astype(np.float64))
+
+
 def _found_alone(
     folder: Path, model: str, labels: NDArray[np.bool_], config: EvaluationConfig
 ) -> dict[str, int]:
     """How many true pairs of labels that a model alone knows are among its kept predictions."""
+    depth = min(config.kept_predictions, config.ks[-1])
+    pairs, found = _found_in_each(folder, model, labels, depth)
+    return {
+        "labels": int(labels.sum()),
+        "test_pairs": int(pairs.sum()),
+        "found": int(found.sum()),
+        "depth": depth,
+    }
+
+
+def _found_in_each(
+    folder: Path, model: str, labels: NDArray[np.bool_], depth: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """[N] true pairs of some labels in each document, and how many a model's best few hold."""
     truth, predicted = Ragged.load(folder / TRUTH), read_predictions(folder, model).labels
-    pairs = found = 0
-    for start in range(0, len(truth), config.block_documents):
-        top = np.asarray(predicted[start : start + config.block_documents])
+    pairs, found = np.zeros((2, len(truth)), np.int64)
+    for start in range(0, len(truth), _BLOCK):
+        top = np.asarray(predicted[start : start + _BLOCK, :depth])
         rows = truth.slice(start, start + len(top))
         rows = rows.keep(labels[rows.data])
-        pairs += len(rows.data)
-        found += int(contains(rows, top, len(labels)).sum())
-    depth = min(config.kept_predictions, config.ks[-1])
-    return {"labels": int(labels.sum()), "test_pairs": pairs, "found": found, "depth": depth}
+        part = slice(start, start + len(top))
+        pairs[part] = rows.lengths
+        found[part] = contains(rows, top, len(labels)).sum(axis=1)
+    return pairs, found

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from xcflow.artifact import MANIFEST, read_manifest
+from xcflow.catalogue.profile import PARTS, Profile
 from xcflow.config import TrackingConfig
 from xcflow.disk import claimed, replace_folder, writable
 from xcflow.errors import ArtifactError, TrackingError
@@ -67,10 +68,10 @@ def stored_version(home: Home, config: TrackingConfig, name: str) -> tuple[str, 
 
 
 def fetch_bundle(tracker: Tracker, home: Home, digest: str) -> Path:
-    """The local folder of a registered bundle, fetched where it is not at hand.
+    """The local folder of a recorded bundle, fetched where it is not at hand.
 
     Raises:
-        TrackingError: No registered version has this bundle.
+        TrackingError: Neither a registered version nor a run's model has this bundle.
         ArtifactError: What came is not the bundle that was registered.
     """
     place = home.models / digest
@@ -79,16 +80,49 @@ def fetch_bundle(tracker: Tracker, home: Home, digest: str) -> Path:
     with tracker.trouble():
         from mlflow.artifacts import download_artifacts
 
-        where = f"tags.{names.BUNDLE_DIGEST} = '{digest}'"
-        found = tracker.client.search_model_versions(where, max_results=1)
-        if not found:
-            raise TrackingError(f"no registered model holds the bundle {digest[:12]}")
-        uri = f"models:/{found[0].name}/{found[0].version}"
+        uri = _uri_of(tracker, digest)
         source = Path(download_artifacts(artifact_uri=uri, tracking_uri=tracker.uri))
     bundles = [manifest.parent for manifest in source.glob(f"artifacts/*/{MANIFEST}")]
     if not bundles:
         raise ArtifactError(f"{uri}: holds no bundle")
     return keep_bundle(home, bundles[0], digest)
+
+
+def fetch_profile(tracker: Tracker, home: Home, digest: str, folder: Path) -> Profile:
+    """The profile of the catalogue that a registered bundle was trained on.
+
+    Of a bundle that is not at hand only what the profile is made of is fetched: a few bytes for
+    each label and document, not the model.
+
+    Args:
+        tracker: The tracking store.
+        home: Keeps whole bundles.
+        digest: The bundle's digest.
+        folder: Gets what is fetched; must last as long as the profile.
+
+    Raises:
+        TrackingError: No registered version has this bundle.
+        ArtifactError: What came is not what was registered, or the bundle has no profile.
+    """
+    place = home.models / digest
+    if (place / MANIFEST).is_file():
+        return Profile.open(place)
+    with tracker.trouble():
+        from mlflow.artifacts import download_artifacts
+
+        uri = _uri_of(tracker, digest)
+        parts = _parts_of_bundle(tracker, uri)
+        if not {MANIFEST, *PARTS} <= parts.keys():
+            raise ArtifactError(f"{uri}: holds no profile of a catalogue")
+        fetched = [
+            Path(download_artifacts(parts[part], dst_path=str(folder), tracking_uri=tracker.uri))
+            for part in (MANIFEST, *PARTS)
+        ]
+    bundle = fetched[0].parent
+    found = read_manifest(bundle, BUNDLE, verify=True, only=PARTS).digest
+    if found != digest:
+        raise ArtifactError(f"{uri}: holds the bundle {found[:12]}, not {digest[:12]}")
+    return Profile.load(bundle)
 
 
 def keep_bundle(home: Home, bundle: Path, digest: str) -> Path:
@@ -109,6 +143,27 @@ def keep_bundle(home: Home, bundle: Path, digest: str) -> Path:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return place
+
+
+def _parts_of_bundle(tracker: Tracker, model: str) -> dict[str, str]:
+    """Name of each file and folder in the bundle that a model holds -> its URI."""
+    from mlflow.artifacts import list_artifacts
+
+    def inside(uri: str) -> list[str]:
+        found = list_artifacts(artifact_uri=uri, tracking_uri=tracker.uri)
+        return [f"{model}/{entry.path}" for entry in found]
+
+    bundles = inside(f"{model}/artifacts")
+    return {uri.rpartition("/")[2]: uri for bundle in bundles for uri in inside(bundle)}
+
+
+def _uri_of(tracker: Tracker, digest: str) -> str:
+    where = f"tags.{names.BUNDLE_DIGEST} = '{digest}'"
+    found = tracker.client.search_model_versions(where, max_results=1)
+    model = f"{found[0].name}/{found[0].version}" if found else tracker.find_model(digest)
+    if model is None:
+        raise TrackingError(f"no registered model holds the bundle {digest[:12]}")
+    return f"models:/{model}"
 
 
 def _link_or_copy(source: str, target: str) -> None:

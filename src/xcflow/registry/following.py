@@ -7,10 +7,8 @@ which ends with its answer.
 
 from __future__ import annotations
 
-import base64
 import http.client
 import json
-import os
 import subprocess
 import sys
 import urllib.error
@@ -25,8 +23,11 @@ from xcflow.errors import ArtifactError, TrackingError, XcflowError
 from xcflow.home import Home
 from xcflow.registry import names
 from xcflow.registry.bundles import fetch_bundle, stored_version
+from xcflow.registry.credentials import Credentials, tls_context
 from xcflow.registry.promotion import Registry
+from xcflow.registry.store import public_uri
 from xcflow.registry.tracking import Tracker, tracking_uri
+from xcflow.registry.trouble import refused
 
 _ANSWER_S = 10
 _FETCH_S = 3600
@@ -46,6 +47,7 @@ class RegisteredModels:
         self._home = home
         self._config = config
         self._uri = tracking_uri(config, home)
+        self._public_uri = public_uri(self._uri)
 
     def version(self, name: str) -> tuple[str, str] | None:
         """The version that an alias or a number names, None where there is none.
@@ -78,24 +80,31 @@ class RegisteredModels:
         method = "model-versions/get" if numbered else "registered-models/alias"
         key = "version" if numbered else "alias"
         query = urllib.parse.urlencode({"name": self._config.model_name, key: name})
-        address = f"{self._uri.rstrip('/')}/api/2.0/mlflow/{method}?{query}"
-        request = urllib.request.Request(address, headers=_credentials())
+        address = f"{self._public_uri.rstrip('/')}/api/2.0/mlflow/{method}?{query}"
+        who = Credentials.of_environment(self._uri)
+        request = urllib.request.Request(address, headers=who.header)
         try:
-            with urllib.request.urlopen(request, timeout=_ANSWER_S) as response:
+            with urllib.request.urlopen(
+                request, timeout=_ANSWER_S, context=tls_context()
+            ) as response:
                 found: dict[str, Any] = json.load(response)["model_version"]
                 number = str(found["version"])
                 tags = {tag["key"]: tag.get("value", "") for tag in found.get("tags", [])}
         except urllib.error.HTTPError as error:
             if error.code in (400, 404):  # the alias, or the model, is not there
                 return None
-            raise TrackingError(f"{self._uri}: {error}") from error
+            if error.code in (401, 403):
+                raise refused(self._uri, who, error.code, f"mlflow/{method}") from error
+            raise TrackingError(f"{self._public_uri}: {error}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise TrackingError(f"{self._uri}: answers, but not as MLflow does") from error
+            reason = "answers, but not as MLflow does"
+            raise TrackingError(f"{self._public_uri}: {reason}") from error
         except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", "") or error
-            raise TrackingError(f"{self._uri}: {reason or type(error).__name__}") from error
+            reason = str(getattr(error, "reason", "") or error)
+            reason = reason or type(error).__name__
+            raise TrackingError(f"{self._public_uri}: {reason}") from error
         if names.BUNDLE_DIGEST not in tags:
-            raise TrackingError(f"{self._uri}: version {number} holds no bundle")
+            raise TrackingError(f"{self._public_uri}: version {number} holds no bundle")
         return number, tags[names.BUNDLE_DIGEST]
 
     def _by_a_process(self, task: str, name: str, seconds: float) -> str:
@@ -106,30 +115,23 @@ class RegisteredModels:
             "task": task,
             "name": name,
         }
-        command = [sys.executable, "-m", "xcflow.registry.following", json.dumps(asked)]
+        command = [sys.executable, "-m", "xcflow.registry.following"]
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, timeout=seconds, check=False
+                command,
+                input=json.dumps(asked),  # the URI may hold a password, and commands are public
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                check=False,
             )
         except subprocess.TimeoutExpired:
-            raise TrackingError(f"{self._uri}: does not answer") from None
+            raise TrackingError(f"{self._public_uri}: does not answer") from None
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["ended without a word"]
             kind = ArtifactError if done.returncode == _AT_FAULT else TrackingError
             raise kind(lines[-1])
         return done.stdout
-
-
-def _credentials() -> dict[str, str]:
-    """Who asks, from the variables that mlflow itself reads."""
-    if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
-        return {"Authorization": f"Bearer {token}"}
-    user = os.environ.get("MLFLOW_TRACKING_USERNAME")
-    password = os.environ.get("MLFLOW_TRACKING_PASSWORD")
-    if not (user and password):
-        return {}
-    pair = base64.b64encode(f"{user}:{password}".encode()).decode()
-    return {"Authorization": f"Basic {pair}"}
 
 
 def _answer(asked: dict[str, str]) -> str:
@@ -147,7 +149,7 @@ def _answer(asked: dict[str, str]) -> str:
 
 def _main() -> None:
     try:
-        sys.stdout.write(_answer(json.loads(sys.argv[1])))
+        sys.stdout.write(_answer(json.load(sys.stdin)))
     except XcflowError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(_AT_FAULT if isinstance(error, ArtifactError) else 1)

@@ -6,7 +6,7 @@ Everything in it is read from the folders that the steps wrote; it measures noth
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,15 @@ from xcflow.artifact import read_manifest
 from xcflow.evaluation.result import TIMINGS
 from xcflow.registry.names import CARD_FILE, VERDICT_FILE
 from xcflow.registry.notes import MODELS, figures_table
-from xcflow.registry.summary import MAIN_MODEL, METRICS, read_json, settings_that_differ
+from xcflow.registry.summary import (
+    MAIN_MODEL,
+    METRICS,
+    model_of,
+    read_json,
+    settings_that_differ,
+)
 from xcflow.report.page import signed_points
-from xcflow.serving.bundle import SETTINGS
+from xcflow.serving.bundle import CONFIG, REFRESH, SETTINGS
 
 SLICE_METRICS = ("R@10", "R@100")
 # What MLflow keeps of a model version's description in every database that it supports.
@@ -56,19 +62,23 @@ def model_card(origin: Origin, folders: Mapping[str, Path]) -> str:
     Raises:
         ArtifactError: A folder is not whole.
     """
-    evaluation, bundle = folders["evaluate_model"], folders["build_index"]
+    evaluation, bundle = folders["evaluate_model"], model_of(folders)
     metrics, timings = read_json(evaluation / METRICS), read_json(evaluation / TIMINGS)
     verdict = read_json(folders["gate_model"] / VERDICT_FILE)
     settings = read_json(bundle / SETTINGS)
     manifests = {name: read_manifest(folder) for name, folder in folders.items()}
+    made = model_of(manifests)
+    # How its encoder was trained is for the bundle to say: a refresh trains none.
+    trained = {**origin.config, **read_json(bundle / CONFIG)}
     return _render(
-        **vars(origin),
+        **vars(replace(origin, config=trained)),
+        refresh=made.meta.get(REFRESH),
         sizes=manifests["validate_data"].meta,
         warnings=_warnings(folders["validate_data"]),
         counts=metrics["counts"],
-        auxiliary=manifests["cluster_labels"].meta["rows"],
+        auxiliary=settings["auxiliary_vectors"],
         settings=settings_that_differ(origin.config) or "in nothing",
-        bundle=manifests["build_index"].meta,
+        bundle=made.meta,
         fusion_units=len(settings["fusion"]["bias"]),
         calibration=settings["calibration"]["method"],
         max_document_tokens=settings["max_document_tokens"],
@@ -81,9 +91,9 @@ def model_card(origin: Origin, folders: Mapping[str, Path]) -> str:
         megabytes=metrics["candidate"]["bytes"] / 1e6,
         latency=timings["latency_ms"].get(MAIN_MODEL),
         memory=timings["peak_memory_mb"],
-        library_version=manifests["build_index"].library_version,
+        library_version=made.library_version,
         digests={
-            "bundle": manifests["build_index"].digest,
+            "bundle": made.digest,
             "dataset": manifests["validate_data"].digest,
             "evaluation": manifests["evaluate_model"].digest,
             "test_split": metrics["test_split"],

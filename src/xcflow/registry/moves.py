@@ -18,10 +18,17 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from xcflow.errors import ArtifactError, GateError, StorageError, TrackingError
+from xcflow.errors import (
+    AccessError,
+    ArtifactError,
+    CredentialsError,
+    GateError,
+    StorageError,
+    TrackingError,
+)
 from xcflow.home import Home
 from xcflow.registry import names
-from xcflow.registry.tracking import Tracker
+from xcflow.registry.tracking import Tracker, user_name
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import RegisteredModel
@@ -163,6 +170,28 @@ class MoveLog:
                     raise
                 reason = "another promotion was faster: run the pipeline again, the comparison is "
                 raise GateError(f"{reason}made anew") from error
+
+    def require_right(self) -> None:
+        """Make sure, before anything is written, that this user may move the champion.
+
+        Aliases need the right to change the registered model. So does a tag, and to set the same
+        tag again changes nothing.
+
+        Raises:
+            AccessError: The user may not.
+        """
+        run = self.open()
+        try:
+            with self._tracker.trouble():
+                self._tracker.client.set_registered_model_tag(self._model, names.MOVES_RUN, run)
+        except CredentialsError:
+            raise
+        except AccessError as error:
+            who = user_name(self._tracker.uri)
+            raise AccessError(
+                f"{who} may not promote: it needs the right EDIT on the registered model "
+                f"{self._model} (role promoter, mlflow/README.md)"
+            ) from error
 
     def open(self) -> str:
         """The run that holds the moves; made with the registered model, which only one can make."""

@@ -32,10 +32,21 @@ VERDICT = "verdict"
 ERROR = "error"
 METHOD = "method"
 SETTINGS = "settings"
+NOT_PROMOTED = "not_promoted"
 CATALOGUE = "catalogue"
+CATALOGUE_LISTING = "catalogue_listing"
 LICENCE = "licence"
+KIND = "kind"
+REFRESHED_FROM = "refreshed_from"
 
-# Files among a run's artifacts.
+# What the tag KIND says of a run that refreshed the champion instead of training a model.
+REFRESH = "refresh"
+# The steps that may have made a run's model.
+MODEL_STEPS = ("build_index", "refresh_model")
+
+# Folders and files among a run's artifacts.
+EVALUATION_PLACE = "evaluation"
+VERDICT_PLACE = "verdict"
 TIMES_FILE = "times.csv"
 CARD_FILE = "model_card.md"
 

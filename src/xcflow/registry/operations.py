@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from xcflow.artifact import read_manifest
+from xcflow.errors import AccessError, GateError, TrackingError
 from xcflow.evaluation.verdict import Judgement
 from xcflow.home import Home
 from xcflow.registry import bundles, names, promotion
@@ -17,6 +19,7 @@ from xcflow.registry.summary import (
     METRICS,
     TRAINED,
     evaluation_metrics,
+    model_of,
     phase_metrics,
     read_json,
     times_csv,
@@ -113,6 +116,14 @@ def close_run(tracker: Tracker, key: str, succeeded: bool, error: str) -> str:
     return reason
 
 
+def describe_run(tracker: Tracker, key: str) -> dict[str, str]:
+    """The name of a pipeline's run, the verdict on its model, and where a person sees it."""
+    run = tracker.find_run(key)
+    name, _ = tracker.description(run)
+    verdict = tracker.tags(run).get(names.VERDICT, "")
+    return {"name": name, "verdict": verdict, "page": tracker.run_page(run)}
+
+
 def interrupt_run(tracker: Tracker, key: str, reason: str) -> None:
     """Close a pipeline's run that did not come to its end, with the steps that it was in."""
     run = tracker.find_run(key)
@@ -132,6 +143,28 @@ def find_champion(tracker: Tracker, model: str, candidate: str) -> str:
     if champion is None:
         return ""
     return champion.compared_with if champion.digest == candidate else champion.digest
+
+
+def find_refreshed(tracker: Tracker, model: str, catalogue: str, key: str) -> str:
+    """The digest of the champion's bundle, which is to take in a catalogue.
+
+    The run that asks is marked as a refresh of that champion.
+
+    Raises:
+        GateError: There is no champion, or it was made of this very catalogue.
+    """
+    champion = promotion.Registry(tracker, model, Home.at()).champion()
+    if champion is None:
+        raise GateError("there is no champion to refresh: train a model first (xcflow run)")
+    with suppress(TrackingError):  # no decision hangs on it
+        tags = {names.KIND: names.REFRESH, names.REFRESHED_FROM: f"version {champion.number}"}
+        tracker.tag(tracker.find_run(key), tags)
+    if champion.catalogue == catalogue:
+        raise GateError(
+            f"the champion (version {champion.number}) was made of this very catalogue: there is "
+            "nothing to refresh"
+        )
+    return champion.digest
 
 
 def find_accepted(tracker: Tracker, model: str, catalogue: str) -> str:
@@ -160,10 +193,19 @@ def promote(
 
     Returns:
         The move, None where the bundle is the champion already.
+
+    Raises:
+        AccessError: The user has no right to it. The run says so.
     """
     judgement = Judgement.open_with_evaluation(Path(verdict), Path(evaluation))
     run = tracker.find_run(key) if key else None
-    move = promotion.Registry(tracker, model, Home.at()).promote(Path(bundle), judgement, run=run)
+    registry = promotion.Registry(tracker, model, Home.at())
+    try:
+        move = registry.promote(Path(bundle), judgement, run=run)
+    except AccessError as error:
+        if run:
+            tracker.log_tags(run, {names.NOT_PROMOTED: str(error)})
+        raise
     return None if move is None else asdict(move)
 
 
@@ -182,7 +224,7 @@ def _record_times(tracker: Tracker, run: str, steps: Sequence[Mapping[str, Any]]
 def _record_outcome(
     tracker: Tracker, run: str, params: Mapping[str, Any], folders: Mapping[str, Path]
 ) -> None:
-    bundle, evaluation = folders["build_index"], folders["evaluate_model"]
+    bundle, evaluation = model_of(folders), folders["evaluate_model"]
     digest = read_manifest(bundle, bundles.BUNDLE).digest
     model = tracker.find_model(digest)
     if model is None:
@@ -198,9 +240,11 @@ def _record_outcome(
     for name in ("check_drift", "evaluate_model", "gate_model"):
         for report in sorted(folders[name].glob("*.html")):
             tracker.log_folder(run, report, f"reports/{name}")
-    for step in TRAINED:
+    for step in TRAINED.keys() & folders.keys():
         tracker.log_curves(run, step, folders[step])
-    tracker.log_folder(run, evaluation, "evaluation")
+    # Whoever promotes on another machine fetches these two and the model.
+    tracker.log_folder(run, evaluation, names.EVALUATION_PLACE)
+    tracker.log_folder(run, folders["gate_model"], names.VERDICT_PLACE)
     _record_card(tracker, run, model, params, folders)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from xcflow.disk import claimed, write_text
-from xcflow.errors import StoreAwayError
+from xcflow.errors import AccessError, StoreAwayError
 from xcflow.home import Home
 from xcflow.progress import log
 
@@ -104,6 +104,7 @@ class Outbox:
 
         Raises:
             StoreAwayError: The store is away; what is left stays for the next time.
+            AccessError: The store refuses this user; what is left stays for one with more rights.
             StorageError: The outbox cannot be written.
         """
         answers: dict[Path, Any] = {}
@@ -116,7 +117,7 @@ class Outbox:
                     continue
                 try:
                     answers[path] = act(record)
-                except StoreAwayError:
+                except (StoreAwayError, AccessError):  # may pass, or be mended
                     raise
                 except Exception as error:  # noqa: BLE001  # it must not stop those that follow
                     self._put_aside(path, record, error)

@@ -21,7 +21,7 @@ from xcflow.home import Home
 from xcflow.registry import names
 from xcflow.registry.bundles import BUNDLE, fetch_bundle, keep_bundle
 from xcflow.registry.model_card import shortened
-from xcflow.registry.moves import Move, MoveLog, append_move
+from xcflow.registry.moves import Move, MoveLog, append_move, moves
 from xcflow.registry.tracking import Tracker, user_name
 
 # A move that is written down and not made for so long was given up.
@@ -146,6 +146,7 @@ class Registry:
         Raises:
             GateError: The verdict is not PROMOTE, the candidate or champion is another by now, or
                 another process was faster.
+            AccessError: The user has no right to promote; nothing was written.
         """
         manifest = read_manifest(bundle, BUNDLE, verify=True)
         digest = manifest.digest
@@ -154,12 +155,16 @@ class Registry:
             raise GateError(f"{bundle}: the verdict is about another model ({other})")
         reason = reason or " ".join(judgement.reasons)
         with self._lock():
-            number, champion = self._settled()
+            number, champion, half_made = self._settled(digest)
+            if half_made:
+                keep_bundle(self.home, bundle, digest)
+                return self._make(half_made)
             if champion and champion.digest == digest:
                 keep_bundle(self.home, bundle, digest)
                 return None
             if not override:
                 _require_promotable(judgement, champion)
+            self.log.require_right()
             tags = {
                 names.BUNDLE_DIGEST: digest,
                 names.COMPARED_WITH: judgement.champion,
@@ -183,14 +188,18 @@ class Registry:
         Raises:
             TrackingError: There is nothing to go back to, or it is the champion already.
             GateError: Another process was faster.
+            AccessError: The user has no right to it; nothing was written.
         """
         with self._lock():
-            number, champion = self._settled()
             target = self.version(to) if to else self.previous()
             if target is None:
                 raise TrackingError("no champion before this one: nothing to roll back to")
+            number, champion, half_made = self._settled(target.digest)
+            if half_made:
+                return self._make(half_made)
             if champion and champion.number == target.number:
                 raise TrackingError(f"version {target.number} is the champion already")
+            self.log.require_right()
             fetch_bundle(self.tracker, self.home, target.digest)
             return self._move(number, "rollback", target, champion, reason)
 
@@ -227,7 +236,6 @@ class Registry:
         if model is None:
             tags_of_model = {names.BUNDLE_DIGEST: digest}
             model = self.tracker.log_model(run, self.model, bundle, tags_of_model)
-        self.log.open()
         with self.tracker.trouble():
             version = client.create_model_version(
                 self.model, f"models:/{model}", run_id=run, tags=dict(tags), model_id=model
@@ -237,28 +245,37 @@ class Registry:
             self.tracker.link_version(model, self.model, str(version.version))
         return self.version(str(version.version))
 
-    def _settled(self) -> tuple[int, Version | None]:
-        """The number of the next move, and the champion; another move must not be under way.
+    def _settled(self, digest: str) -> tuple[int, Version | None, Move | None]:
+        """The number of the next move, the champion, and a move that is to be made still.
 
         The record is read before the alias: what is written down in between is refused a number.
+
+        Args:
+            digest: The bundle that is to be champion. Whoever wants the same as a move that is
+                under way may make it in its place: its process was killed, or both do the same.
+
+        Raises:
+            GateError: A move to another bundle is under way.
         """
         done = self.log.read()
         champion = self.champion()
         if done and done[-1].version != (champion.number if champion else ""):
             age = datetime.now(UTC) - datetime.fromisoformat(done[-1].time)
             if age.total_seconds() < UNDER_WAY_S:
+                if done[-1].digest == digest:
+                    return len(done), champion, done[-1]
                 raise GateError(
                     f"{done[-1].who} is just moving the champion to version {done[-1].version}: "
                     f"try again in {UNDER_WAY_S / 60:.0f} minutes"
                 )
-        return len(done) + 1, champion
+        return len(done) + 1, champion, None
 
     def _move(
         self, number: int, action: str, to: Version, champion: Version | None, reason: str
     ) -> Move:
         move = Move(
             time=datetime.now(UTC).isoformat(timespec="seconds"),
-            who=user_name(),
+            who=user_name(self.tracker.uri),
             action=action,
             model=self.model,
             version=to.number,
@@ -274,15 +291,20 @@ class Registry:
             run=to.run,
         )
         self.log.write(number, move)
-        client = self.tracker.client
+        return self._make(move)
+
+    def _make(self, move: Move) -> Move:
+        """Make a move that is written down; all of it may have been done before."""
+        client, version = self.tracker.client, move.version
         with self.tracker.trouble():
-            if champion:
-                client.set_registered_model_alias(self.model, names.PREVIOUS, champion.number)
-            client.set_registered_model_alias(self.model, names.CHAMPION, to.number)
+            if move.from_version:
+                client.set_registered_model_alias(self.model, names.PREVIOUS, move.from_version)
+            client.set_registered_model_alias(self.model, names.CHAMPION, version)
             moved = f"{move.time} by {move.who}"
-            client.set_model_version_tag(self.model, to.number, f"last_{action}", moved)
-            client.set_model_version_tag(self.model, to.number, names.REASON, reason)
-        append_move(self.home, move)
+            client.set_model_version_tag(self.model, version, f"last_{move.action}", moved)
+            client.set_model_version_tag(self.model, version, names.REASON, move.reason)
+        if move not in moves(self.home):
+            append_move(self.home, move)
         return move
 
     @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xcflow.config import TrackingConfig
+from xcflow.errors import AccessError, StoreAwayError, TrackingError
 from xcflow.home import Home
 from xcflow.registry import operations
 from xcflow.registry.outbox import Outbox, Record, Store
@@ -44,19 +45,28 @@ def send(outbox: Outbox, store: Store, tracker: Tracker) -> dict[Path, Any]:
 def send_all(home: Home, config: TrackingConfig) -> int:
     """Send what waits in a home, store by store; returns how many records that were.
 
+    A store that cannot be sent to holds up no other.
+
     Args:
         home: The home folder.
         config: The home's own store; it may have a password, which records do not keep.
 
     Raises:
         StoreAwayError: A store does not answer.
+        AccessError: A store refuses this user.
     """
     outbox, sent = Outbox(home), 0
+    trouble: TrackingError | None = None
     own = tracking_uri(config, home)
     for store in sorted(outbox.stores(), key=str):
         uri = own if public_uri(own) == store.uri else store.uri
         tracker = Tracker.at(TrackingConfig(uri=uri, experiment=store.experiment), home)
-        sent += len(send(outbox, store, tracker))
+        try:
+            sent += len(send(outbox, store, tracker))
+        except (StoreAwayError, AccessError) as error:
+            trouble = trouble or error
+    if trouble:
+        raise trouble
     return sent
 
 

@@ -1,4 +1,4 @@
-"""The client of a tracking store, and what is wrong with the store in a few words."""
+"""The client of a tracking store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from xcflow.disk import refusal
 from xcflow.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ URI_VARIABLE = "MLFLOW_TRACKING_URI"
 
 _TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _UPLOAD_TIMEOUT_S = 300
-_TOO_BUSY = (429, 502, 503, 504)
 
 
 def connect(uri: str) -> MlflowClient:
@@ -32,7 +30,10 @@ def connect(uri: str) -> MlflowClient:
     os.environ.setdefault(_TIMEOUT_VARIABLE, "10")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    # Standard output is for answers.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # answers stand there
     try:
         import mlflow
         from mlflow.tracking import MlflowClient
@@ -46,43 +47,6 @@ def connect(uri: str) -> MlflowClient:
     if before is not None:
         os.environ[URI_VARIABLE] = before
     return MlflowClient(uri, registry_uri=uri)
-
-
-def reason_of(error: BaseException) -> str:
-    """What went wrong, in one line; mlflow wraps a refused connection in a paragraph."""
-    from requests import exceptions  # type: ignore[import-untyped]
-
-    cause: BaseException | None = error
-    while cause is not None:
-        # After several attempts requests speaks of a connection error, whatever the reason was.
-        if isinstance(cause, exceptions.Timeout) or "timed out" in str(cause):
-            return "does not answer"
-        if isinstance(cause, exceptions.ConnectionError):
-            return "cannot be reached"
-        cause = cause.__cause__ or cause.__context__
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def is_away(error: BaseException) -> bool:
-    """Whether the same question may be answered later: no connection, no room, too busy."""
-    from mlflow.exceptions import MlflowException
-    from requests import exceptions
-    from sqlalchemy.exc import OperationalError
-
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, exceptions.HTTPError):
-            return cause.response is not None and cause.response.status_code in _TOO_BUSY
-        if isinstance(cause, OperationalError | exceptions.ConnectionError | exceptions.Timeout):
-            return True
-        if isinstance(cause, MlflowException):
-            status: int = cause.get_http_status_code()  # type: ignore[no-untyped-call]
-            if status in _TOO_BUSY:
-                return True
-        if refusal(cause):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
 
 
 @contextmanager

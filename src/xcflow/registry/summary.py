@@ -7,11 +7,14 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from xcflow.artifact import read_manifest
 from xcflow.config import Config
 from xcflow.errors import ArtifactError
+from xcflow.registry import names
+
+T = TypeVar("T")
 
 HISTORY = "history.json"
 METRICS = "metrics.json"
@@ -69,6 +72,15 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: cannot be read: {error}") from error
     return tree
+
+
+def model_of(folders: Mapping[str, T]) -> T:
+    """What the step of a run wrote that made its model, by training or by a refresh.
+
+    Args:
+        folders: Name of a step -> what it wrote.
+    """
+    return next(folders[name] for name in names.MODEL_STEPS if name in folders)
 
 
 def step_metrics(folder: Path) -> dict[str, float]:

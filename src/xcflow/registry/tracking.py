@@ -22,19 +22,19 @@ import xcflow
 from xcflow.artifact import read_manifest
 from xcflow.config import TrackingConfig
 from xcflow.disk import claimed, replace_folder
-from xcflow.errors import StoreAwayError, TrackingError, XcflowError
+from xcflow.errors import TrackingError, XcflowError
 from xcflow.home import Home
 from xcflow.registry import names
+from xcflow.registry.credentials import Credentials
 from xcflow.registry.pyfunc import save_pyfunc
 from xcflow.registry.store import (
     URI_VARIABLE,
     connect,
-    is_away,
     patient,
     public_uri,
-    reason_of,
 )
 from xcflow.registry.summary import curves, flat, metric_name, run_curves, sampled, step_figures
+from xcflow.registry.trouble import trouble_with
 from xcflow.registry.view import VIEW_TAGS, view_path
 
 if TYPE_CHECKING:
@@ -110,10 +110,7 @@ class Tracker:
         except XcflowError:
             raise
         except Exception as error:
-            public = public_uri(self.uri)
-            reason = reason_of(error).replace(self.uri, public)
-            kind = StoreAwayError if is_away(error) else TrackingError
-            raise kind(f"tracking store {public}: {reason}") from error
+            raise trouble_with(self.uri, error) from error
 
     @contextmanager
     def as_of(self, seconds: float) -> Iterator[None]:
@@ -151,6 +148,11 @@ class Tracker:
             joined_tag = {names.JOINED: "true"} if joined else {}
             self._log(run, params=flat(params), tags={names.RUN_KEY: key, **joined_tag, **tags})
         return run
+
+    def tag(self, run: str, tags: Mapping[str, str]) -> None:
+        """Add facts to search a run by."""
+        with self.trouble():
+            self._log(run, tags=tags)
 
     def find_run(self, key: str) -> str:
         """The id of a pipeline's run: the one that ``$MLFLOW_RUN_ID`` names, else that of ``key``.
@@ -230,6 +232,11 @@ class Tracker:
         with self.trouble():
             self._log(run, metrics=metrics)
 
+    def log_tags(self, run: str, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        with self.trouble():
+            self._log(run, tags=tags)
+
     def log_results(
         self,
         run: str,
@@ -280,10 +287,27 @@ class Tracker:
         with self.trouble():
             return dict(self.client.get_run(run).data.tags)
 
+    def contents_of_listing(self, listing: str) -> set[str]:
+        """The contents of the catalogue that was listed as this, by the beginnings of digests."""
+        where = f"tags.{names.CATALOGUE_LISTING} = '{listing}'"
+        with self.trouble():
+            experiment = self.client.get_experiment_by_name(self.experiment)
+            known = [experiment.experiment_id] if experiment else []
+            runs = self.client.search_runs(known, where) if known else []
+        return {str(run.data.tags.get(names.CATALOGUE_DIGEST, "")) for run in runs} - {""}
+
+    def run_page(self, run: str) -> str:
+        """Where a server of the store shows a run, empty where the store is no server."""
+        if not self.uri.startswith(("http://", "https://")):
+            return ""
+        with self.trouble():
+            experiment = self.client.get_run(run).info.experiment_id
+        return f"{public_uri(self.uri).rstrip('/')}/#/experiments/{experiment}/runs/{run}"
+
     def runs_page(self) -> str:
         """Where MLflow shows the runs side by side, from its address on."""
         with self.trouble():
-            return view_path(self._experiment_id())
+            return view_path(self.experiment_id())
 
     def log_dataset(
         self,
@@ -346,7 +370,7 @@ class Tracker:
             save_pyfunc(bundle, local)
             origin = self.client.get_run(run) if run else None
             model = self.client.create_logged_model(
-                origin.info.experiment_id if origin else self._experiment_id(),
+                origin.info.experiment_id if origin else self.experiment_id(),
                 name=name,
                 source_run_id=run,
                 tags=dict(tags),
@@ -369,7 +393,7 @@ class Tracker:
         """The id of the logged model that holds a bundle, None where there is none."""
         with self.trouble():
             found = self.client.search_logged_models(
-                [self._experiment_id()],
+                [self.experiment_id()],
                 filter_string=f"tags.{names.BUNDLE_DIGEST} = '{digest}'",
             )
         # One whose files did not arrive is not ready, and is made again.
@@ -391,7 +415,8 @@ class Tracker:
         """
         return str(self._artifacts / experiment) if self._artifacts else None
 
-    def _experiment_id(self) -> str:
+    def experiment_id(self) -> str:
+        """The id of the experiment, which is made where there is none."""
         from mlflow.exceptions import MlflowException
 
         found = self.client.get_experiment_by_name(self.experiment)
@@ -409,13 +434,13 @@ class Tracker:
         self, name: str, tags: Mapping[str, str] | None = None, experiment: str | None = None
     ) -> str:
         source = {
-            "mlflow.user": user_name(),
+            "mlflow.user": user_name(self.uri),
             "mlflow.source.name": "xcflow",
             "mlflow.source.type": "JOB",
             "library_version": xcflow.__version__,
         }
         run = self.client.create_run(
-            experiment or self._experiment_id(),
+            experiment or self.experiment_id(),
             start_time=self._now_ms(),
             run_name=name,
             tags={**source, **(tags or {})},
@@ -424,7 +449,7 @@ class Tracker:
 
     def _find(self, tag: str, value: str, experiment: str | None = None) -> Run | None:
         where = f"tags.{tag} = '{value}'"
-        place = [experiment or self._experiment_id()]
+        place = [experiment or self.experiment_id()]
         runs = self.client.search_runs(place, where, max_results=1)
         return runs[0] if runs else None
 
@@ -464,8 +489,13 @@ class Tracker:
         self.client.log_batch(run, tags=[RunTag(k, v) for k, v in (tags or {}).items()])
 
 
-def user_name() -> str:
-    """Who runs this process; containers often have a user without a name."""
+def user_name(uri: str = "") -> str:
+    """The user as whom the store at ``uri`` is asked, else the user of this process.
+
+    Containers often have a user without a name.
+    """
+    if known := Credentials.of_environment(uri).user:
+        return known
     try:
         return getpass.getuser()
     except (KeyError, OSError):

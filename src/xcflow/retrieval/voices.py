@@ -10,15 +10,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from xcflow.progress import log
 from xcflow.ragged import Ragged
+from xcflow.retrieval.exact import search
 from xcflow.retrieval.fusion import Proposals
-from xcflow.retrieval.index import Kind, VectorIndex
+from xcflow.retrieval.index import Kind, VectorIndex, recall_at
 from xcflow.retrieval.neighbours import vote
 from xcflow.retrieval.words import WordIndex, WordVectors
 from xcflow.topk import NO_LABEL, TopK
 
 # A word in more labels proposes none of them, which bounds the time of an answer.
 POSTINGS = 2_000
+_RECALLED = 100  # nearest vectors of a query that an index is measured by
 
 
 class Questions(NamedTuple):
@@ -203,6 +206,16 @@ class Voices:
         scores = encoder.copy()
         scores[used] = self.classifiers.products(queries, rows[used], place[used])
         return scores
+
+    def recall(self, queries: NDArray[np.float32]) -> dict[str, float]:
+        """Name of an index -> the share of the exact 100 nearest of [N, D] that it finds."""
+        found = {}
+        for name in ("labels", "classifiers", "documents"):
+            index: VectorIndex = getattr(self, name)
+            exact = search(queries, index.vectors, _RECALLED)
+            found[name] = recall_at(index.search(queries, _RECALLED), exact)
+            log(f"index of {name}: {index.kind}, {len(index):,} vectors, recall {found[name]:.3f}")
+        return found
 
     def restricted_to(self, only: NDArray[np.bool_]) -> Voices:
         """The same voices, which name none but the labels that are marked in [L]."""

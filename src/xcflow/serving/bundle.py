@@ -7,8 +7,10 @@ vectors as npy with faiss files beside them, ``bundle.json`` (settings and fusio
 (the sections of the configuration that its last step read; a step is given no others),
 ``training.json`` (the curves of both modules: module -> name of a curve -> points (step, value)),
 ``profile/`` (of the catalogue, for later ones to be compared with), ``row_of_label.npy`` (the
-auxiliary vector of each label), ``document_texts`` (beginnings of the texts that answers are
-explained by), ``examples.json`` (texts to try).
+auxiliary vector of each label) and ``auxiliary.npy`` (these vectors, in half precision), both to
+give new labels a place by, ``document_texts`` (beginnings of the texts that answers are explained
+by) and ``document_hashes.npy`` (of the whole texts, to know them again), ``examples.json`` (texts
+to try). A refreshed bundle holds the same; its manifest says from which one it came.
 """
 
 from __future__ import annotations
@@ -21,9 +23,15 @@ KIND = "bundle"
 SETTINGS = "bundle.json"
 CONFIG = "config.json"
 TRAINING = "training.json"
+TOKENIZER = "tokenizer.json"
+LABEL_COUNTS = "label_counts.npy"
 CLUSTERS = "row_of_label.npy"
+AUXILIARY = "auxiliary.npy"
 DOCUMENT_TEXTS = "document_texts"
+DOCUMENT_HASHES = "document_hashes.npy"
 EXAMPLES = "examples.json"
+# What the manifest of a refreshed bundle says of its refresh, under this name.
+REFRESH = "refresh"
 
 
 def label_map_sha256(ids: StringTable) -> str:

@@ -14,16 +14,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from xcflow.artifact import Manifest, read_manifest
 from xcflow.catalogue.string_table import StringTable
-from xcflow.catalogue.text_reader import TextReader
-from xcflow.encoders.frozen import load_frozen, unit_parts
-from xcflow.errors import ArtifactError, DataError
+from xcflow.errors import ArtifactError
 from xcflow.phases import phase
-from xcflow.progress import progress
-from xcflow.ragged import Ragged
 from xcflow.retrieval.calibration import Calibrator
 from xcflow.retrieval.exact import search
 from xcflow.retrieval.fusion import Fusion
@@ -34,9 +29,11 @@ from xcflow.serving.bundle import (
     DOCUMENT_TEXTS,
     EXAMPLES,
     KIND,
+    LABEL_COUNTS,
     SETTINGS,
     label_map_sha256,
 )
+from xcflow.serving.embedding import Embedder
 from xcflow.serving.explanation import Explainer, Explanation
 from xcflow.serving.filtering import Filter, only_of, passing_of
 from xcflow.topk import NO_LABEL, TopK
@@ -44,7 +41,6 @@ from xcflow.topk import NO_LABEL, TopK
 VOICES = ("fused", "encoder", "classifier", "neighbours")
 WITHOUT_AUXILIARY = "encoder_without_auxiliary"
 _BLOCK = 512  # texts encoded and scored at a time: bounds memory
-_LABEL_BLOCK = 4096
 
 
 class Predictor:
@@ -55,6 +51,7 @@ class Predictor:
         label_ids: Stable id of each label row.
         label_texts: Text of each label row.
         voices: Names that ``voice`` arguments may take.
+        embedder: The bundle's own tokenizer and encoder.
         examples: Texts to try it with, which it did not learn from.
     """
 
@@ -64,13 +61,12 @@ class Predictor:
         self.label_ids = StringTable.load(folder / "labels" / "ids")
         self.label_texts = StringTable.load(folder / "labels" / "texts")
         self._settings = settings
-        self._reader = TextReader(Tokenizer.from_file(str(folder / "tokenizer.json")))
-        self._encoder = load_frozen(folder, settings.get("precision"))
+        self.embedder = Embedder.load(folder, settings)
         self._voices = Voices.load(folder, settings["voices"])
         self._fusion = Fusion.from_dict(settings["fusion"])
         self._calibrator = Calibrator.from_dict(settings["calibration"])
-        self._counts = np.load(folder / "label_counts.npy", allow_pickle=False)
-        self._plain_labels = np.empty((0, self._encoder.dim), np.float16)
+        self._counts = np.load(folder / LABEL_COUNTS, allow_pickle=False)
+        self._plain_labels = np.empty((0, self.embedder.dim), np.float16)
         self._explainer = Explainer(
             self._voices,
             self._fusion,
@@ -159,16 +155,7 @@ class Predictor:
         """
         if not self._settings.get("auxiliary_vectors", 0):
             return
-        size = len(self.label_texts)
-        self._plain_labels = np.empty((size, self._encoder.dim), np.float16)
-        start = 0
-        with progress("labels without auxiliary vectors", size, "texts") as advance:
-            for texts in self.label_texts.chunks(_LABEL_BLOCK):
-                tokens = self._tokens(texts, self._settings["max_label_tokens"])
-                vectors = unit_parts(self._encoder.encode(tokens, unit=False), self._encoder.parts)
-                self._plain_labels[start : start + len(texts)] = vectors
-                start += len(texts)
-                advance(len(texts))
+        self._plain_labels = self.embedder.plain_labels(self.label_texts)
         self.voices = (*VOICES, WITHOUT_AUXILIARY)
 
     def restricted_to(self, only: NDArray[np.bool_]) -> Predictor:
@@ -218,17 +205,7 @@ class Predictor:
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors [N, D] of texts."""
         with phase("encode"):
-            tokens = self._tokens(texts, self._settings["max_document_tokens"])
-            return self._encoder.encode(tokens)
-
-    def _tokens(self, texts: Sequence[str], limit: int) -> Ragged:
-        unknown = self._settings["unknown_token"]
-        try:
-            rows = self._reader.ids(texts)
-        except (TypeError, UnicodeError) as error:
-            reason = "a text to answer is no valid Unicode (half a surrogate pair), or no text"
-            raise DataError(reason) from error
-        return Ragged.from_rows([row[:limit] or [unknown] for row in rows])
+            return self.embedder.documents(texts)
 
     def _same_item(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """[N] the label to leave out of each answer, -1 for none."""

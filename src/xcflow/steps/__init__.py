@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +18,7 @@ from xcflow.distributed.world import World, joined, processes_here
 from xcflow.errors import ConfigError
 from xcflow.phases import phase
 from xcflow.progress import silence
+from xcflow.storage import fetch
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Step:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """Sections that its result is known by: all but the one that says where it is made."""
-        return tuple(section for section in self.sections if section != "distributed")
+        """Sections that its result is known by: all but those that say where it is made."""
+        return tuple(name for name in self.sections if name not in ("checkpoint", "distributed"))
 
 
 _MODEL = ("run", "data", "encoder")
@@ -78,9 +79,11 @@ STEPS: dict[str, Step] = {
         Step(
             "build_index",
             ("dataset", "encoder", "embeddings", "classifier"),
-            (*_MODEL, "retrieval", "fusion", "calibration"),
+            # What training it is of stands in the bundle, for the steps that go on from it.
+            (*_MODEL, "module_one", "retrieval", "fusion", "calibration"),
             "bundle",
         ),
+        Step("refresh_model", ("dataset", "champion"), ("run", "refresh"), "bundle"),
         Step(
             "evaluate_model",
             ("dataset", "bundle"),
@@ -92,6 +95,30 @@ STEPS: dict[str, Step] = {
         Step("promote_model", ("bundle", "evaluation", "verdict"), ("tracking",), "promotion"),
     )
 }
+
+# The steps of each pipeline, in their order; they share all but what makes the bundle.
+REFRESHING = (
+    "validate_data",
+    "check_drift",
+    "refresh_model",
+    "evaluate_model",
+    "gate_model",
+    "promote_model",
+)
+RETRAINING = tuple(name for name in STEPS if name != "refresh_model")
+
+
+def fetch_inputs(inputs: Mapping[str, str], into: Path) -> dict[str, Path]:
+    """Make the inputs of a step readable on this machine.
+
+    Args:
+        inputs: Name of an input -> folder, or URI of one; all but a catalogue must be whole.
+        into: Folder of copies of remote ones.
+
+    Raises:
+        StorageError: One is not there, not whole, or cannot be read.
+    """
+    return {name: fetch(uri, into, complete=name != "catalogue") for name, uri in inputs.items()}
 
 
 def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path) -> None:
@@ -107,17 +134,17 @@ def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path
         output: The folder to write; it appears only when whole.
 
     Raises:
-        ConfigError: No such step, or an input is missing or unknown.
+        ConfigError: No such step, or an input is missing or unknown, or several machines are asked
+            for, which only a task on a cluster can start.
         BusyError: Another process is writing the output.
     """
-    if name not in STEPS:
-        raise ConfigError(f"no step named {name!r}: known are {', '.join(STEPS)}")
+    require_inputs(name, inputs)
     step = STEPS[name]
-    missing = [i for i in step.inputs if i not in inputs]
-    unknown = [i for i in inputs if i not in step.inputs + step.optional_inputs]
-    if missing or unknown:
-        what = f"needs the input {missing[0]}" if missing else f"has no input {unknown[0]}"
-        raise ConfigError(f"step {name} {what}: its inputs are {', '.join(step.inputs)}")
+    if step.shared and World.of_environment().alone and config.distributed.nodes > 1:
+        raise ConfigError(
+            f"step {name}: distributed.nodes = {config.distributed.nodes} is for pipelines that "
+            "were compiled for a cluster with it: here, set it to 1"
+        )
     if step.shared and World.of_environment().alone and config.distributed.processes > 1:
         from xcflow.steps.launch import run_as_ranks
 
@@ -134,6 +161,22 @@ def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path
                 require_no_file(Path(output))
         module.run(config, {key: Path(path) for key, path in inputs.items()}, Path(output))
         world.meet()
+
+
+def require_inputs(name: str, inputs: Collection[str]) -> None:
+    """Refuse a step that there is not, or inputs that are not its own.
+
+    Raises:
+        ConfigError: No such step, or an input is missing or unknown.
+    """
+    if name not in STEPS:
+        raise ConfigError(f"no step named {name!r}: known are {', '.join(STEPS)}")
+    step = STEPS[name]
+    missing = [i for i in step.inputs if i not in inputs]
+    unknown = [i for i in inputs if i not in step.inputs + step.optional_inputs]
+    if missing or unknown:
+        what = f"needs the input {missing[0]}" if missing else f"has no input {unknown[0]}"
+        raise ConfigError(f"step {name} {what}: its inputs are {', '.join(step.inputs)}")
 
 
 def _use_threads(threads: int) -> None:

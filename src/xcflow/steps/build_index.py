@@ -14,8 +14,6 @@ from tokenizers import Tokenizer
 
 from xcflow.artifact import writing
 from xcflow.catalogue.dataset import Dataset
-from xcflow.catalogue.profile import Profile
-from xcflow.catalogue.string_table import StringTableWriter
 from xcflow.catalogue.tokenizer import unknown_token
 from xcflow.config import Config, EvaluationConfig
 from xcflow.encoders.build import load_encoder, save_encoder
@@ -25,23 +23,24 @@ from xcflow.phases import phase
 from xcflow.progress import log, progress
 from xcflow.ragged import Ragged
 from xcflow.retrieval.calibration import Calibrator, fit_calibrator
-from xcflow.retrieval.exact import search
 from xcflow.retrieval.fusion import Fusion, Proposals
-from xcflow.retrieval.index import VectorIndex, recall_at
+from xcflow.retrieval.index import VectorIndex
 from xcflow.retrieval.ranking import top_of_rows
 from xcflow.retrieval.voices import POSTINGS, Questions, Voices
 from xcflow.retrieval.words import WordIndex
 from xcflow.serving.bundle import (
+    AUXILIARY,
     CLUSTERS,
     CONFIG,
-    DOCUMENT_TEXTS,
-    EXAMPLES,
     KIND,
+    LABEL_COUNTS,
     SETTINGS,
+    TOKENIZER,
     TRAINING,
     label_map_sha256,
 )
 from xcflow.steps import STEPS
+from xcflow.steps.bundled_catalogue import save_catalogue, voting_documents
 from xcflow.steps.provenance import provenance
 from xcflow.training.data import Splits
 from xcflow.training.fusing import Look, choose_fusion
@@ -49,11 +48,7 @@ from xcflow.training.precision import export_and_choose
 from xcflow.vectors import ShardedVectors
 
 _BLOCK = 512
-_ROWS = 20_000
-_DEPTH = 100
 _TRAINED = ("encoder", "classifier")
-_TEXT_CHARS = 200  # kept of a training document, to be shown beside an answer
-_EXAMPLES = 12
 
 
 def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
@@ -65,7 +60,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         voices, known = _voices(config, inputs, dataset, vectors)
     queries = vectors.take(splits.validation.rows)
     with phase("recall"):
-        recall = _recall(voices, queries[: config.retrieval.recall_queries])
+        recall = voices.recall(queries[: config.retrieval.recall_queries])
     counts = dataset.label_counts(dataset.fit_rows)
     forbidden = np.isin(known, splits.validation.rows)
     with phase("validation documents"):
@@ -111,22 +106,18 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         _write_json(folder / SETTINGS, settings)
         _write_json(folder / CONFIG, json.loads(config.to_json(STEPS["build_index"].sections)))
         _write_json(folder / TRAINING, {role: _curves(inputs[role]) for role in _TRAINED})
-        np.save(folder / "label_counts.npy", counts)
-        shutil.copyfile(dataset.tokenizer_file, folder / "tokenizer.json")
-        (folder / "labels").mkdir()
-        dataset.labels.ids.save(folder / "labels" / "ids")
-        dataset.labels.texts.save(folder / "labels" / "texts")
+        np.save(folder / LABEL_COUNTS, counts)
+        shutil.copyfile(dataset.tokenizer_file, folder / TOKENIZER)
         shutil.copyfile(inputs["encoder"] / CLUSTERS, folder / CLUSTERS)
-        _save_document_texts(dataset, known, folder)
-        _write_json(folder / EXAMPLES, _examples(dataset, splits))
-        Profile.of(dataset).save(folder)
+        np.save(folder / AUXILIARY, tensors["auxiliary.weight"].numpy().astype(np.float16))
+        save_catalogue(dataset, splits, known, folder)
 
 
 def _voices(
     config: Config, inputs: Mapping[str, Path], dataset: Dataset, vectors: ShardedVectors
 ) -> tuple[Voices, NDArray[np.int64]]:
     """The voices, and which training documents vote: all that have labels, held out ones too."""
-    known = np.union1d(dataset.fit_rows, dataset.validation_rows)
+    known = voting_documents(dataset)
     labels = ShardedVectors.open(inputs["embeddings"] / "labels").all(np.float16)
     classifiers = np.load(inputs["classifier"] / "classifiers.npy", allow_pickle=False)
     return (
@@ -144,32 +135,6 @@ def _voices(
         ),
         known,
     )
-
-
-def _save_document_texts(dataset: Dataset, known: NDArray[np.int64], folder: Path) -> None:
-    """The beginnings of the texts of the documents that vote, in their order."""
-    with StringTableWriter(folder / DOCUMENT_TEXTS) as writer:
-        for start in range(0, len(known), _ROWS):
-            texts = dataset.train.texts.take(known[start : start + _ROWS])
-            writer.append_strings([text[:_TEXT_CHARS] for text in texts])
-
-
-def _examples(dataset: Dataset, splits: Splits) -> list[str]:
-    """Texts to try a model with: validation documents, spread over the split."""
-    rows = splits.validation.rows
-    chosen = rows[np.linspace(0, len(rows) - 1, min(_EXAMPLES, len(rows))).astype(np.int64)]
-    return [text[:_TEXT_CHARS] for text in dataset.train.texts.take(chosen)]
-
-
-def _recall(voices: Voices, queries: NDArray[np.float32]) -> dict[str, float]:
-    """Share of the exact 100 nearest that each index finds."""
-    recall = {}
-    for name in ("labels", "classifiers", "documents"):
-        index: VectorIndex = getattr(voices, name)
-        exact = search(queries, index.vectors, _DEPTH)
-        recall[name] = recall_at(index.search(queries, _DEPTH), exact)
-        log(f"index of {name}: {index.kind}, {len(index):,} vectors, recall {recall[name]:.3f}")
-    return recall
 
 
 def _fit(

@@ -23,9 +23,11 @@ from xcflow.evaluation.report import evaluation_page
 from xcflow.evaluation.result import CANDIDATE, CHAMPION, KIND, REPORT, Evaluation
 from xcflow.phases import phase
 from xcflow.pretrained import model_folder
-from xcflow.serving.bundle import CONFIG, TRAINING
+from xcflow.serving.bundle import CONFIG, REFRESH, TRAINING
 from xcflow.serving.predictor import Predictor
 from xcflow.steps.provenance import provenance, written_by_first
+
+_TOLD = ("index_recall", REFRESH)  # of a bundle's manifest
 
 
 def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
@@ -67,7 +69,10 @@ def _facts(bundle: Path) -> dict[str, Any]:
     """What a bundle says of itself, and the bytes that a server must hold."""
     manifest = read_manifest(bundle)
     size = sum((bundle / name).stat().st_size for name in manifest.files)
-    return {"bytes": size, "index_recall": manifest.meta["index_recall"]}
+    facts = {
+        name: manifest.meta[name] for name in ("index_recall", REFRESH) if name in manifest.meta
+    }
+    return {"bytes": size, **facts}
 
 
 def _encoder_config(bundle: Path) -> EncoderConfig:

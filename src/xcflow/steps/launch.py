@@ -1,4 +1,4 @@
-"""Several processes for one step, on this machine and others: started here, and waited for."""
+"""Several processes on this machine for one step: started here, and waited for."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any
 
 from xcflow import errors
 from xcflow.config import Config
@@ -21,68 +20,8 @@ from xcflow.errors import DistributedError, XcflowError
 from xcflow.phases import phase
 
 
-@dataclass(frozen=True)
-class Meeting:
-    """Where the machines of a step find each other.
-
-    Attributes:
-        nodes: How many there are.
-        endpoint: Host and port of the one that the others look for.
-        host: Whether it is this one.
-        name: The same on all of them.
-    """
-
-    nodes: int = 1
-    endpoint: str = "localhost:0"
-    host: bool = True
-    name: str = "alone"
-
-    @classmethod
-    def of_environment(cls, name: str) -> Self:
-        """As Kubeflow Trainer tells each pod of a TrainJob.
-
-        Raises:
-            DistributedError: It tells nothing.
-        """
-        try:
-            address, port = (os.environ[f"PET_MASTER_{key}"] for key in ("ADDR", "PORT"))
-            nodes, rank = (int(os.environ[f"PET_{key}"]) for key in ("NNODES", "NODE_RANK"))
-        except (KeyError, ValueError) as error:
-            raise DistributedError(
-                f"the training runtime does not say where nodes meet ({error}): its mlPolicy must "
-                "be torch"
-            ) from error
-        return cls(nodes, f"{address}:{port}", rank == 0, name)
-
-    def settings(self, processes: int, restarts: int) -> dict[str, Any]:
-        """What torchrun's agent of this machine must know."""
-        return {
-            "min_nodes": self.nodes,
-            "max_nodes": self.nodes,
-            "nproc_per_node": processes,
-            "max_restarts": restarts,
-            "rdzv_backend": "c10d",
-            "rdzv_endpoint": self.endpoint,
-            "rdzv_configs": {"is_host": self.host},
-            "run_id": self.name,
-        }
-
-
-def run_as_ranks(
-    name: str,
-    config: Config,
-    inputs: Mapping[str, Path],
-    output: Path,
-    meeting: Meeting = Meeting(),  # frozen
-) -> None:
-    """Run a step in ``config.distributed.processes`` ranks on each machine.
-
-    Args:
-        name: The step.
-        config: The configuration.
-        inputs: Name of an input -> folder.
-        output: The folder to write; it appears where the first rank is.
-        meeting: The machines that take part.
+def run_as_ranks(name: str, config: Config, inputs: Mapping[str, Path], output: Path) -> None:
+    """Run a step in ``config.distributed.processes`` ranks.
 
     Raises:
         XcflowError: What the step raised in one of them.
@@ -98,7 +37,15 @@ def run_as_ranks(
     with TemporaryDirectory(prefix="xcflow-ranks-") as folder:
         notes = Path(folder)
         (notes / JOB).write_text(json.dumps(job), encoding="utf-8")
-        torchrun = meeting.settings(settings.processes, settings.max_restarts)
+        torchrun = {
+            "min_nodes": 1,
+            "max_nodes": 1,
+            "nproc_per_node": settings.processes,
+            "max_restarts": settings.max_restarts,
+            "rdzv_backend": "c10d",
+            "rdzv_endpoint": "localhost:0",
+            "run_id": str(os.getpid()),
+        }
         with phase("ranks"), _agent(notes, torchrun) as agent:
             code = agent.wait()
         if code != 0:

@@ -51,4 +51,5 @@ def written_by_first(
 def checkpoint_of(step: str, config: Config, origin: Provenance) -> Checkpoint:
     """The checkpoint that belongs to just this work, by just this code, on any number of ranks."""
     key = json_digest([library_digest(), origin["config_digest"], origin["inputs"]])
-    return Checkpoint(step, key, config.checkpoint.every_seconds, World.of_environment())
+    place = config.checkpoint
+    return Checkpoint(step, key, place.every_seconds, place.uri, World.of_environment())

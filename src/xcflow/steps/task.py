@@ -10,19 +10,18 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from xcflow.artifact import Manifest, read_manifest
 from xcflow.config import Config
 from xcflow.errors import DataError, XcflowError
+from xcflow.home import Home
 from xcflow.interruption import Interruption, interruptible
 from xcflow.phases import phase, timed
 from xcflow.registry.names import RUN_KEY_VARIABLE
 from xcflow.registry.service import recorded
 from xcflow.registry.summary import step_metrics
-from xcflow.steps import STEPS, run_step
-from xcflow.storage import fetch
+from xcflow.steps import STEPS, fetch_inputs, run_step
 
 # Stands before an error's line in a task's log, so that whoever started the pipeline finds it.
 ERROR_MARK = "xcflow error: "
@@ -30,6 +29,8 @@ REPORT = "report.html"
 # Among the facts of an output, not in its folder, whose bytes are the same whenever it is made; so
 # the times stay with an output that is taken from the cache.
 TIMES = "times"
+# As ``run_step``: step, configuration, inputs, output.
+Work = Callable[[str, Config, Mapping[str, Path], Path], None]
 
 
 class Artifact(Protocol):
@@ -63,7 +64,7 @@ def run_task(
     report: Artifact | None = None,
     metrics: Artifact | None = None,
     expected: Mapping[str, str] | None = None,
-    run: Callable[[str, Config, Mapping[str, Path], Path], None] = run_step,
+    work: Work = run_step,
 ) -> None:
     """Run a step, record it as a child of the pipeline's run, and describe what it wrote.
 
@@ -75,18 +76,14 @@ def run_task(
         report: Gets the step's HTML report.
         metrics: Gets the step's main figures.
         expected: Name of an input -> the digest that it must have had when it was read.
-        run: Runs the step; not here, perhaps.
+        work: What runs the step.
     """
     with one_line_errors():
         settings, folder = Config.from_json(config), Path(output.path)
-        with (
-            recorded(name, json.loads(config), folder),
-            TemporaryDirectory() as scratch,
-            timed() as clock,
-        ):
+        with recorded(name, json.loads(config), folder), timed() as clock:
             with phase("inputs"):
-                local = {key: fetch(uri, Path(scratch)) for key, uri in inputs.items()}
-            run(name, settings, local, folder)
+                local = fetch_inputs(inputs, Home.at().downloads)
+            work(name, settings, local, folder)
             times = clock.times()
         manifest = read_manifest(folder, STEPS[name].produces)
         _require_inputs(manifest, inputs, expected or {})

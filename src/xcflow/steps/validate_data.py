@@ -17,6 +17,7 @@ from xcflow.catalogue.findings import Finding
 from xcflow.catalogue.ingest import Ingest
 from xcflow.catalogue.readers import catalogue_digest, open_catalogue
 from xcflow.catalogue.report import HTML_NAME, Report, tell
+from xcflow.catalogue.seal import require_seal_of
 from xcflow.catalogue.summary import summarise
 from xcflow.catalogue.validation import Validation
 from xcflow.config import Config
@@ -38,11 +39,13 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     """Write the data set of ``inputs["catalogue"]``, a local folder.
 
     Raises:
-        DataError: The catalogue is refused; ``<output>.rejected`` holds the report.
+        DataError: The catalogue is refused; ``<output>.rejected`` holds the report, unless its
+            seal is that of another one.
     """
     catalogue = inputs["catalogue"]
     with phase("digests"):
         digest = catalogue_digest(catalogue, config.data.format)
+        require_seal_of(catalogue, digest)
     config_digest = config.digest(*STEPS["validate_data"].sections)
     rejected = output.with_name(f"{output.name}.rejected")
     meta: dict[str, Any] = {"catalogue_digest": digest}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +24,7 @@ from xcflow.distributed.world import ALONE, World
 from xcflow.errors import BusyError, StorageError
 from xcflow.home import Home
 from xcflow.progress import log
+from xcflow.storage import fetch_file, is_remote, listing, publish_file, remove_file
 from xcflow.training.tensor_file import tensors_of_first, write_tensors
 
 _STATE = "state.safetensors"
@@ -41,12 +42,19 @@ class Checkpoint:
         key: Digest of all that determines the step's result; another key is another piece of work.
         every_seconds: Wall time between two saved states, more where saving takes long; 0 saves
             whenever asked.
+        uri: Where such folders stand; empty for the home. What stands under ``s3://`` outlives
+            this machine: it is what counts, and the files in the home are copies.
         world: Ranks that train together; they save at the same time.
     """
 
-    def __init__(self, step: str, key: str, every_seconds: float, world: World = ALONE) -> None:
+    def __init__(
+        self, step: str, key: str, every_seconds: float, uri: str = "", world: World = ALONE
+    ) -> None:
         self._step = step
-        self._folder = Home.at().checkpoints / f"{step}-{key[:16]}"
+        name = f"{step}-{key[:16]}"
+        self._remote = f"{uri.rstrip('/')}/{name}" if is_remote(uri) else ""
+        here = Path(uri) if uri and not self._remote else Home.at().checkpoints
+        self._folder = here / name
         self._every = every_seconds
         self._world = world
         self._last = time.monotonic()
@@ -106,11 +114,9 @@ class Checkpoint:
                 self._write(self._kept.name, self._unwritten, {}, {})
                 self._unwritten = None
             self._write(_STATE, tensors, _metadata(state), dealt or {})
-            if (
-                self._kept is not None and self._world.first
-            ):  # the state before may have needed an older one
-                for path in set(self._folder.glob(_best("*"))) - {self._kept}:
-                    path.unlink()
+            # The state before may have needed an older model.
+            if self._kept is not None and self._world.first:
+                self._forget_all_but({_STATE, self._kept.name})
         except StorageError as error:
             self._complain(error)
         self._last = time.monotonic()
@@ -175,6 +181,25 @@ class Checkpoint:
         finally:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
+        if self._remote:
+            publish_file(self._folder / name, f"{self._remote}/{name}")
+
+    def _forget_all_but(self, names: Set[str]) -> None:
+        for path in self._folder.glob("*"):
+            if path.name not in names:
+                path.unlink()
+        # The state first: it may need the others.
+        for file in reversed(listing(self._remote) if self._remote else []):
+            if file.name not in names:
+                remove_file(f"{self._remote}/{file.name}")
+
+    def _bring(self) -> None:
+        """Copy what stands in the remote folder to this machine."""
+        files = listing(self._remote)
+        if any(file.name == _STATE for file in files):
+            shutil.rmtree(self._folder, ignore_errors=True)
+            for file in files:
+                fetch_file(f"{self._remote}/{file.name}", self._folder / file.name)
 
     def _complain(self, error: StorageError) -> None:
         if not self._complained:
@@ -189,6 +214,9 @@ class Checkpoint:
         Args:
             dealt: Names of tensors of which each rank gets its part, and how. In a world of one
                 the tensors are memory-mapped.
+
+        Raises:
+            StorageError: A remote folder cannot be read: to begin anew might lose days.
         """
         saved = self._load() if self._world.first else None
         text = text_of_first(self._world, json.dumps(saved and saved[1]))
@@ -197,6 +225,8 @@ class Checkpoint:
         return tensors_of_first(self._world, saved[0] if saved else {}, dealt or {}), state
 
     def _load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        if self._remote:
+            self._bring()
         path = self._folder / _STATE
         if not path.is_file():
             return None
@@ -210,6 +240,10 @@ class Checkpoint:
 
     def clear(self) -> None:
         """Forget the state: the work is done."""
+        try:
+            self._forget_all_but(set())
+        except (OSError, StorageError) as error:
+            log(f"warning: {error}; the checkpoint of {self._step} stays")
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -31,7 +31,13 @@ FACTS = {"bytes": 3_000_000, "index_recall": {"labels": 1.0, "documents": 0.97}}
 class Scripted:
     """A predictor that answers each known text with the label ids written down for it."""
 
-    def __init__(self, label_ids: Sequence[str], answers: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self,
+        label_ids: Sequence[str],
+        answers: Mapping[str, Sequence[str]],
+        encoder: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self._encoder = encoder and Scripted(label_ids, encoder)
         self.label_ids = StringTable.from_list(label_ids)
         row = {label: i for i, label in enumerate(label_ids)}
         self._answers = {text: [row[x] for x in labels] for text, labels in answers.items()}
@@ -56,7 +62,8 @@ class Scripted:
         return np.where(np.isneginf(scores), 0.0, 0.5).astype(np.float32)
 
     def top_k_voices(self, texts: Sequence[str], k: int) -> dict[str, TopK]:
-        return {"fused": self.top_k(texts, k)}
+        encoder = {"encoder": self._encoder.top_k(texts, k)} if self._encoder else {}
+        return {"fused": self.top_k(texts, k), **encoder}
 
     def nearest_labels(self, labels: NDArray[np.int64], k: int) -> NDArray[np.int32]:
         """The rows above and below, in turn."""
@@ -161,6 +168,7 @@ def evaluated(tmp_path: Path) -> Callable[..., Evaluation]:
         block: int = 1000,
         latency_texts: int = 3,
         facts: Mapping[str, Any] | None = None,
+        voices: Mapping[str, str] | None = None,
     ) -> Evaluation:
         ids = dataset.labels.ids
         voice = {"fused": "champion"}
@@ -173,7 +181,8 @@ def evaluated(tmp_path: Path) -> Callable[..., Evaluation]:
         output = tmp_path / f"evaluation-{len(list(tmp_path.iterdir()))}"
         with writing(output, KIND) as folder:
             more = FACTS | (facts or {})
-            new = BundleRanker(candidate, digests[0], ids, {"fused": "fused"}, more)
+            names = voices or {"fused": "fused"}
+            new = BundleRanker(candidate, digests[0], ids, names, more)
             evaluate(dataset, new, old, others, config, folder)
         return Evaluation.open(output)
 

@@ -9,10 +9,12 @@ import sys
 import threading
 
 import pytest
+import requests
 
 from xcflow.config import TrackingConfig
 from xcflow.errors import ArtifactError, TrackingError
 from xcflow.registry.following import RegisteredModels
+from xcflow.registry.trouble import is_away
 
 CONFIG = TrackingConfig(experiment="tests", model_name="model")
 
@@ -105,7 +107,8 @@ def test_an_alias_that_is_not_there(home, answering, status):
     ("content", "reason"),
     [
         (response({}, "500 Internal Server Error"), "500"),
-        (response({}, "401 Unauthorized"), "401"),
+        (response({}, "401 Unauthorized"), "asks for a user: set MLFLOW_TRACKING_USERNAME"),
+        (response({}, "403 Forbidden"), "no right to this .mlflow/registered-models/alias"),
         (response(b"<html>"), "not as MLflow does"),
         (response([]), "not as MLflow does"),
         (response({}), "not as MLflow does"),
@@ -136,3 +139,9 @@ def test_a_server_never_loads_mlflow():
         "sys.exit('mlflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_machine_without_databases_tells_what_may_pass(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sqlalchemy.exc", None)
+    assert is_away(requests.exceptions.ConnectionError())
+    assert not is_away(ValueError())

@@ -1,12 +1,13 @@
 """What is recorded later looks as if it had been recorded when it happened, and only once."""
 
 import json
+import socket
 
 import pytest
 
 from xcflow.artifact import writing
 from xcflow.config import TrackingConfig
-from xcflow.errors import ArtifactError, StoreAwayError
+from xcflow.errors import AccessError, ArtifactError, CredentialsError, StoreAwayError
 from xcflow.registry import names
 from xcflow.registry.outbox import Outbox, Record, Store
 from xcflow.registry.sending import send, send_all
@@ -73,7 +74,7 @@ def test_nothing_is_recorded_twice(outbox, store, tracker, encoder):
         for path, text in zip(files, kept, strict=True):
             path.write_text(text)
         send(outbox, store, tracker)
-    found = tracker.client.search_runs([tracker._experiment_id()])
+    found = tracker.client.search_runs([tracker.experiment_id()])
     assert len(found) == 2
     run = tracker.find_run("key")
     assert len(tracker.client.get_run(run).inputs.dataset_inputs) == 1
@@ -82,7 +83,9 @@ def test_nothing_is_recorded_twice(outbox, store, tracker, encoder):
     assert len(tracker.client.list_artifacts(child)) == 1
 
 
-def test_an_absent_store_keeps_all_in_order(outbox, store):
+@pytest.mark.parametrize("kind", [StoreAwayError, AccessError, CredentialsError])
+def test_an_absent_store_keeps_all_in_order(outbox, store, kind):
+    """So does one that refuses this user: the next may have the right, or the password."""
     for number in range(5):
         outbox.put(Record(store, "close_run", {"number": number}))
     seen = []
@@ -90,9 +93,9 @@ def test_an_absent_store_keeps_all_in_order(outbox, store):
     def act(record):
         seen.append(record.arguments["number"])
         if len(seen) == 3:
-            raise StoreAwayError("away")
+            raise kind("not now")
 
-    with pytest.raises(StoreAwayError):
+    with pytest.raises(kind):
         outbox.deliver(store, act)
     assert len(outbox.waiting()) == 3
     outbox.deliver(store, act)
@@ -123,6 +126,16 @@ def test_each_store_gets_its_own(outbox, store, home, encoder, tmp_path):
     assert outbox.stores() == {store, other}
     assert send_all(home, TrackingConfig()) == 8
     assert outbox.waiting() == []
+
+
+def test_a_store_that_is_away_holds_up_no_other(outbox, store, home, encoder):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        away = Store(f"http://127.0.0.1:{free.getsockname()[1]}", "elsewhere")
+    put_a_run(outbox, away, encoder)
+    put_a_run(outbox, store, encoder)
+    with pytest.raises(StoreAwayError, match="cannot be reached"):
+        send_all(home, TrackingConfig())
+    assert outbox.stores() == {away}
 
 
 def test_a_damaged_record_is_left_where_it_is(outbox, store):

@@ -169,6 +169,21 @@ def test_while_a_move_is_under_way_another_waits(registry, promote):
     assert registry.champion().digest == first
 
 
+def test_a_move_that_was_left_half_made_is_made_by_who_wants_the_same(registry, promote, home):
+    """As after a kill between the record and the alias."""
+    promote("a")
+    move, second = promote("b", verdict="HOLD", override=True, reason="a test")
+    registry.tracker.client.set_registered_model_alias("model", names.CHAMPION, "1")
+    again, _ = promote("b", verdict="HOLD", override=True, reason="a test")
+    assert again == move
+    assert registry.champion().digest == second
+    assert registry.previous().number == "1"
+    registry.tracker.client.set_registered_model_alias("model", names.CHAMPION, "1")
+    assert registry.rollback("2", "the same by another name") == move
+    assert registry.champion().digest == second
+    assert len(registry.log.read()) == len(moves(home)) == 2
+
+
 def test_a_move_that_was_given_up_is_gone_over(registry, promote):
     move, first = promote("a")
     long_ago = datetime.fromtimestamp(datetime.now(UTC).timestamp() - UNDER_WAY_S - 1, UTC)

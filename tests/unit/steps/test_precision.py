@@ -76,7 +76,7 @@ def test_a_bundle_holds_both_exports_and_what_they_are_worth(model: Any):
 def test_the_predictor_answers_in_the_chosen_precision(model: Any):
     predictor = model.predictor()
     chosen = settings_of(model.bundle)["precision"]
-    tokens = predictor._tokens(TEXTS, 64)
+    tokens = predictor.embedder.tokens(TEXTS, 64)
     expected = load_frozen(model.bundle, chosen).encode(tokens)
     np.testing.assert_array_equal(predictor.embed(TEXTS), expected)
     in_torch = load_frozen(model.bundle).encode(tokens)
@@ -107,7 +107,7 @@ def test_where_int8_loses_too_much_fp32_answers(
     assert settings_of(bundle)["precision"] == "fp32"
     assert read_manifest(bundle).meta["precision"]["because"].startswith("on which int8 loses")
     assert len(exports(bundle)) == 2
-    tokens = Predictor.load(bundle)._tokens(TEXTS, 64)
+    tokens = Predictor.load(bundle).embedder.tokens(TEXTS, 64)
     expected = load_frozen(bundle, "fp32").encode(tokens)
     np.testing.assert_array_equal(Predictor.load(bundle).embed(TEXTS), expected)
 
@@ -139,7 +139,7 @@ def test_a_bundle_of_an_earlier_version_answers_by_torch(model: Any, tmp_path: P
     del settings["precision"]
     (bundle / "bundle.json").write_text(json.dumps(settings))
     predictor = Predictor.load(bundle, verify=False)
-    expected = load_frozen(bundle).encode(predictor._tokens(TEXTS, 64))
+    expected = load_frozen(bundle).encode(predictor.embedder.tokens(TEXTS, 64))
     np.testing.assert_array_equal(predictor.embed(TEXTS), expected)
 
 

@@ -48,7 +48,7 @@ def whole(trainee: Trainee, world: World) -> dict[str, NDArray[Any]]:
 def trained(trainee: Trainee, world: World, batch: int, epochs: int) -> dict[str, Any]:
     """Losses of all steps, metrics of all epochs and the state after a few epochs."""
     plan = Plan("testing", epochs, batch, 2, 99, seed=3)
-    checkpoint = Checkpoint("ranks", "never", 1e9, world)
+    checkpoint = Checkpoint("ranks", "never", 1e9, world=world)
     with checkpoint.claimed():
         history = train(trainee, DOCUMENTS, plan, checkpoint, world)
     return {"history": history, "state": whole(trainee, world)}
@@ -129,7 +129,7 @@ def test_another_number_of_ranks_goes_on_from_a_checkpoint(
     plan = Plan("testing", 3, 9, 2, 99, seed=3)
 
     def learn(world: World, key: str, steps: int) -> dict[str, Any]:
-        checkpoint = Checkpoint("ranks", key, 0.0, world)
+        checkpoint = Checkpoint("ranks", key, 0.0, world=world)
         trainee = make(name, world)
         history = train(Killed(trainee, steps), DOCUMENTS, plan, checkpoint, world)
         return {"history": history, "state": whole(trainee, world)}
@@ -151,7 +151,7 @@ def test_a_checkpoint_of_ranks_is_that_of_one_process(
 
     def save(world: World) -> None:
         trainee = make("both", world)
-        checkpoint = Checkpoint("ranks", str(world.size), 0.0, world)
+        checkpoint = Checkpoint("ranks", str(world.size), 0.0, world=world)
         checkpoint.save(trainee.state(training=True), {"step": 4}, trainee.dealt())
 
     run_ranks(3, save)
@@ -194,7 +194,7 @@ def test_a_checkpoint_that_cannot_be_written_holds_nobody_up(
 
     def save(world: World) -> str:
         trainee = make("mined", world)
-        checkpoint = Checkpoint("ranks", "blocked", 0.0, world)
+        checkpoint = Checkpoint("ranks", "blocked", 0.0, world=world)
         checkpoint.save(trainee.state(training=True), {"step": 4}, trainee.dealt())
         try:
             checkpoint.keep(trainee.state(training=False), 0, trainee.dealt())

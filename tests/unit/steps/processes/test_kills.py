@@ -4,11 +4,11 @@ import random
 
 import pytest
 
-from xcflow.steps import STEPS
+from xcflow.steps import RETRAINING
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-CHAIN = [name for name in STEPS if name != "promote_model"]
+CHAIN = [name for name in RETRAINING if name != "promote_model"]
 KINDS = ("bag_of_embeddings", "transformer", "transformer_with_bag")
 TRAINED = ("train_encoder", "train_classifier")
 

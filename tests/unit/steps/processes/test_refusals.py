@@ -9,11 +9,11 @@ from contextlib import ExitStack
 import pytest
 
 from xcflow.disk import claimed
-from xcflow.steps import STEPS
+from xcflow.steps import RETRAINING
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-CHAIN = [name for name in STEPS if name != "promote_model"]
+CHAIN = [name for name in RETRAINING if name != "promote_model"]
 TRAINED = ("train_encoder", "train_classifier")
 KIND = "bag_of_embeddings"
 FULL = "no space left: free some room and type the same command again"

@@ -1,1 +1,0 @@
-"""What tasks do on a Kubernetes cluster besides running a step in their own pod."""

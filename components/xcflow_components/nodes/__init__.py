@@ -1,0 +1,1 @@
+"""A step on several machines of a cluster, through a TrainJob of Kubeflow Trainer."""

@@ -1,0 +1,1 @@
+"""The pipelines on a cluster: compiled, uploaded, started, scheduled, watched and cancelled."""

@@ -1,0 +1,3 @@
+"""A server that speaks Kubernetes' API."""
+
+from kubernetes_stub import kubernetes  # noqa: F401  # a fixture
