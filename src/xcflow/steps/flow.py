@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import xcflow
@@ -100,8 +99,8 @@ def _present_catalogue(uri: str, config: DataConfig) -> tuple[str, str]:
     outline = look_at(uri, config)
     if outline.content:
         return outline.content, ""
-    with TemporaryDirectory() as scratch:
-        digest = catalogue_digest(fetch(uri, Path(scratch)), config.format)
+    # The copy is that which validate_data takes, where both have one home.
+    digest = catalogue_digest(fetch(uri, Home.at().downloads), config.format)
     unchanged = look_at(uri, config).digest == outline.digest
     return digest, outline.digest if unchanged else ""
 
