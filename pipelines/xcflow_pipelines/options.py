@@ -25,7 +25,7 @@ HomeOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
 ProfileOption = Annotated[
     str,
-    typer.Option("--profile", metavar="NAME|FILE", help="A shipped profile or a TOML file."),
+    typer.Option("--profile", metavar="NAME|FILE|URI", help="A shipped profile or a TOML file."),
 ]
 SetOption = Annotated[
     list[str],

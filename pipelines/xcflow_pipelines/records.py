@@ -15,7 +15,7 @@ from xcflow.disk import write_text
 from xcflow.errors import AccessError, ArtifactError, StoreAwayError, TrackingError
 from xcflow.home import Home
 from xcflow.registry import names
-from xcflow.registry.summary import flat
+from xcflow.registry.summary import flat, model_step
 from xcflow.steps.flow import recorded_config
 from xcflow.storage import fetch, is_remote
 from xcflow_pipelines.shell import BadUsageError
@@ -77,7 +77,7 @@ class RunRecord:
         Raises:
             ArtifactError: It is gone.
         """
-        return self.folder(next(name for name in names.MODEL_STEPS if name in self.folders))
+        return self.folder(model_step(self.folders))
 
     def write(self, home: Home) -> None:
         """Keep the record in the run's folder."""

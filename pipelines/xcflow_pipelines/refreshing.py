@@ -12,7 +12,6 @@ from kfp import dsl
 
 from xcflow.registry.names import PROMOTE
 from xcflow_components.check_drift import check_drift
-from xcflow_components.configure import configure
 from xcflow_components.evaluate_model import evaluate_model
 from xcflow_components.find_refreshed import find_refreshed
 from xcflow_components.gate_model import gate_model
@@ -21,6 +20,7 @@ from xcflow_components.promote_model import promote_model
 from xcflow_components.record_refresh import record_refresh
 from xcflow_components.refresh_model import refresh_model
 from xcflow_components.validate_data import validate_data
+from xcflow_pipelines.opening import open_run
 from xcflow_pipelines.placement import Placement
 
 NAME = "xcflow-catalogue-refresh"
@@ -54,28 +54,17 @@ def refreshing_pipeline(place: Placement, limits: dsl.PipelineConfig | None = No
         with dsl.ExitHandler(
             placed(notify(run_name=run_name, config=config), "notify"), name="refresh"
         ):
-            opening = placed(
-                configure(
-                    run_name=run_name,
-                    catalogue_uri=catalogue_uri,
-                    catalogue_digest=catalogue_digest,
-                    library_digest=library_digest,
-                    config=config,
-                ),
-                "configure",
+            run = open_run(
+                placed,
+                run_name=run_name,
+                catalogue_uri=catalogue_uri,
+                catalogue_digest=catalogue_digest,
+                library_digest=library_digest,
+                config=config,
             )
-            opened = opening.outputs
-            digest = opened["catalogue_digest"]
-
-            def step(component: Any, **arguments: Any) -> Any:
-                name = component.python_func.__name__
-                settings = opened[name]
-                return placed(
-                    component(library_digest=library_digest, config=settings, **arguments), name
-                )
-
+            step, digest = run.step, run.catalogue_digest
             found = placed(find_refreshed(config=config, catalogue_digest=digest), "find_refreshed")
-            champion = found.after(opening).output  # it marks the run that was opened
+            champion = found.after(run.task).output  # it marks the run that was opened
             # Without a champion to refresh, nothing is read.
             dataset = (
                 step(validate_data, catalogue_uri=catalogue_uri, catalogue_digest=digest)
@@ -92,7 +81,7 @@ def refreshing_pipeline(place: Placement, limits: dsl.PipelineConfig | None = No
             judged = {"evaluation": evaluation, "verdict": gate["verdict"]}
             recorded = placed(
                 record_refresh(
-                    run_name=opened["run_name"],
+                    run_name=run.name,
                     config=config,
                     dataset=dataset,
                     drift=drift.outputs["drift"],

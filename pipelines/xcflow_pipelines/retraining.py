@@ -15,7 +15,6 @@ from xcflow.registry.names import PROMOTE
 from xcflow_components.build_index import build_index
 from xcflow_components.check_drift import check_drift
 from xcflow_components.cluster_labels import cluster_labels
-from xcflow_components.configure import configure
 from xcflow_components.evaluate_model import evaluate_model
 from xcflow_components.export_embeddings import export_embeddings
 from xcflow_components.find_accepted import find_accepted
@@ -27,6 +26,7 @@ from xcflow_components.record_run import record_run
 from xcflow_components.train_classifier import train_classifier
 from xcflow_components.train_encoder import train_encoder
 from xcflow_components.validate_data import validate_data
+from xcflow_pipelines.opening import open_run
 from xcflow_pipelines.placement import Placement
 
 NAME = "xcflow-retraining"
@@ -67,25 +67,15 @@ def retraining_pipeline(place: Placement, limits: dsl.PipelineConfig | None = No
         with dsl.ExitHandler(
             placed(notify(run_name=run_name, config=config), "notify"), name="retraining"
         ):
-            opened = placed(
-                configure(
-                    run_name=run_name,
-                    catalogue_uri=catalogue_uri,
-                    catalogue_digest=catalogue_digest,
-                    library_digest=library_digest,
-                    config=config,
-                ),
-                "configure",
-            ).outputs
-            digest = opened["catalogue_digest"]
-
-            def step(component: Any, **arguments: Any) -> Any:
-                name = component.python_func.__name__
-                settings = opened[name]
-                return placed(
-                    component(library_digest=library_digest, config=settings, **arguments), name
-                )
-
+            run = open_run(
+                placed,
+                run_name=run_name,
+                catalogue_uri=catalogue_uri,
+                catalogue_digest=catalogue_digest,
+                library_digest=library_digest,
+                config=config,
+            )
+            step, digest = run.step, run.catalogue_digest
             dataset = step(
                 validate_data, catalogue_uri=catalogue_uri, catalogue_digest=digest
             ).outputs["dataset"]
@@ -117,7 +107,7 @@ def retraining_pipeline(place: Placement, limits: dsl.PipelineConfig | None = No
             judged = {"evaluation": evaluation, "verdict": gate["verdict"]}
             recorded = placed(
                 record_run(
-                    run_name=opened["run_name"],
+                    run_name=run.name,
                     config=config,
                     drift=drift.outputs["drift"],
                     clusters=clusters,

@@ -110,7 +110,8 @@ def schedule(
     title = f"{name}-{_digest(config, version, arguments, times)}"
 
     def find() -> Any:
-        return next((row for row in _rows(endpoint, experiment, name) if _is(row, title)), None)
+        rows = _rows(endpoint, experiment, name)
+        return next((row for row in rows if row.display_name == title), None)
 
     def create() -> Any:
         return _create(endpoint, experiment, title, times, wanted)
@@ -123,14 +124,9 @@ def schedule(
     _wait_until_enabled(endpoint, row.recurring_run_id, title)
     # Somebody else may have made the same one at the same time: the first one stays.
     kept = find()
-    replaced = _disable(
-        endpoint,
-        [
-            r
-            for r in _rows(endpoint, experiment, name)
-            if r.recurring_run_id != kept.recurring_run_id
-        ],
-    )
+    rows = _rows(endpoint, experiment, name)
+    others = [r for r in rows if r.recurring_run_id != kept.recurring_run_id]
+    replaced = _disable(endpoint, others)
     _require_alone(endpoint, experiment, name, title)
     return Scheduled(
         _schedule(kept, enabled=True), created or not enabled or bool(replaced), replaced
@@ -199,10 +195,6 @@ def _cron(row: Any) -> str:
     """The times of a recurring run, empty where it has an interval instead."""
     times = row.trigger.cron_schedule if row.trigger else None
     return times.cron if times else ""
-
-
-def _is(row: Any, title: str) -> bool:
-    return bool(row.display_name == title)
 
 
 def _create(

@@ -130,17 +130,7 @@ class ClaimLog:
             return dict(self._tracker.client.get_run(run).data.params) if run else {}
 
     def _write(self, key: str, value: str) -> bool:
-        from mlflow.exceptions import MlflowException
-
-        run = self.open()
-        with self._tracker.trouble():
-            try:
-                self._tracker.client.log_param(run, key, value)
-            except MlflowException as error:
-                if error.error_code != "INVALID_PARAMETER_VALUE":
-                    raise
-                return False
-        return True
+        return self._tracker.log_once(self.open(), key, value)
 
     def _find(self) -> str | None:
         """The run that holds the claims, None where there is none yet."""

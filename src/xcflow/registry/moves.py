@@ -157,19 +157,12 @@ class MoveLog:
         Raises:
             GateError: Another process wrote down a move of this number first.
         """
-        from mlflow.exceptions import MlflowException
-
         short = replace(move, reason=move.reason[:_REASON_CHARACTERS])
         text = json.dumps(asdict(short), ensure_ascii=False)
-        run = self.open()
-        with self._tracker.trouble():
-            try:
-                self._tracker.client.log_param(run, f"{_PREFIX}{number:05d}", text)
-            except MlflowException as error:
-                if error.error_code != "INVALID_PARAMETER_VALUE":
-                    raise
-                reason = "another promotion was faster: run the pipeline again, the comparison is "
-                raise GateError(f"{reason}made anew") from error
+        if not self._tracker.log_once(self.open(), f"{_PREFIX}{number:05d}", text):
+            raise GateError(
+                "another promotion was faster: run the pipeline again, the comparison is made anew"
+            )
 
     def require_right(self) -> None:
         """Make sure, before anything is written, that this user may move the champion.

@@ -204,7 +204,7 @@ def promote(
         move = registry.promote(Path(bundle), judgement, run=run)
     except AccessError as error:
         if run:
-            tracker.log_tags(run, {names.NOT_PROMOTED: str(error)})
+            tracker.tag(run, {names.NOT_PROMOTED: str(error)})
         raise
     return None if move is None else asdict(move)
 

@@ -33,7 +33,6 @@ def connect(uri: str) -> MlflowClient:
     # Standard output is for answers.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # answers stand there
     try:
         import mlflow
         from mlflow.tracking import MlflowClient

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -74,13 +74,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return tree
 
 
+def model_step(names_of_steps: Container[str]) -> str:
+    """The one of a run's steps that made its model, by training or by a refresh."""
+    return next(name for name in names.MODEL_STEPS if name in names_of_steps)
+
+
 def model_of(folders: Mapping[str, T]) -> T:
-    """What the step of a run wrote that made its model, by training or by a refresh.
+    """What the step of a run wrote that made its model.
 
     Args:
         folders: Name of a step -> what it wrote.
     """
-    return next(folders[name] for name in names.MODEL_STEPS if name in folders)
+    return folders[model_step(folders)]
 
 
 def step_metrics(folder: Path) -> dict[str, float]:

@@ -232,10 +232,22 @@ class Tracker:
         with self.trouble():
             self._log(run, metrics=metrics)
 
-    def log_tags(self, run: str, tags: Mapping[str, str]) -> None:
-        """Set tags."""
+    def log_once(self, run: str, key: str, value: str) -> bool:
+        """Log a parameter whose first value stays, also among processes that log it at once.
+
+        Returns:
+            Whether this value holds; False where another one was logged before.
+        """
+        from mlflow.exceptions import MlflowException
+
         with self.trouble():
-            self._log(run, tags=tags)
+            try:
+                self.client.log_param(run, key, value)
+            except MlflowException as error:
+                if error.error_code != "INVALID_PARAMETER_VALUE":
+                    raise
+                return False
+        return True
 
     def log_results(
         self,

@@ -139,18 +139,18 @@ def run_step(name: str, config: Config, inputs: Mapping[str, Path], output: Path
         BusyError: Another process is writing the output.
     """
     require_inputs(name, inputs)
-    step = STEPS[name]
-    if step.shared and World.of_environment().alone and config.distributed.nodes > 1:
+    step, alone = STEPS[name], World.of_environment().alone
+    if step.shared and alone and config.distributed.nodes > 1:
         raise ConfigError(
             f"step {name}: distributed.nodes = {config.distributed.nodes} is for pipelines that "
             "were compiled for a cluster with it: here, set it to 1"
         )
-    if step.shared and World.of_environment().alone and config.distributed.processes > 1:
+    if step.shared and alone and config.distributed.processes > 1:
         from xcflow.steps.launch import run_as_ranks
 
         run_as_ranks(name, config, inputs, output)
         return
-    if not (step.shared or World.of_environment().alone):
+    if not (step.shared or alone):
         raise ConfigError(f"step {name} is the work of one process: start it without torchrun")
     _use_threads(config.run.threads)
     with phase("imports"):

@@ -13,9 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from xcflow import errors
 from xcflow.config import Config
-from xcflow.distributed.notes import ERROR, GRACE_S, JOB, LOST, TRACE, VARIABLE
+from xcflow.distributed.notes import ERROR, GRACE_S, JOB, LOST, TRACE, VARIABLE, noted
 from xcflow.errors import DistributedError, XcflowError
 from xcflow.phases import phase
 
@@ -78,10 +77,7 @@ def _agent(notes: Path, settings: Mapping[str, Any]) -> Iterator[subprocess.Pope
 def _failure(notes: Path, name: str) -> XcflowError:
     """What to tell of ranks that did not come to an end."""
     if (notes / ERROR).is_file():
-        error = json.loads((notes / ERROR).read_text(encoding="utf-8"))
-        kind = getattr(errors, error["kind"], XcflowError)
-        raised: XcflowError = kind(error["line"])
-        return raised
+        return noted((notes / ERROR).read_text(encoding="utf-8"))
     again = "type the same command again to go on from the last checkpoint"
     try:
         lost = json.loads((notes / LOST).read_text(encoding="utf-8"))

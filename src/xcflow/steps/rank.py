@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from xcflow.config import Config
-from xcflow.distributed.notes import ERROR, JOB, TRACE, VARIABLE
+from xcflow.distributed.notes import ERROR, JOB, TRACE, VARIABLE, note_of
 from xcflow.errors import DistributedError, XcflowError
 from xcflow.interruption import Interruption, interruptible
 from xcflow.steps import run_step
@@ -39,9 +39,8 @@ def main() -> None:
 
 def _note_error(notes: Path, error: XcflowError) -> None:
     """Keep the first error: those of other ranks may follow from it."""
-    text = json.dumps({"kind": type(error).__name__, "line": " ".join(str(error).split())})
     partial = notes / f"{os.getpid()}.partial"
-    partial.write_text(text, encoding="utf-8")
+    partial.write_text(note_of(error), encoding="utf-8")
     with suppress(FileExistsError):
         os.link(partial, notes / ERROR)
 

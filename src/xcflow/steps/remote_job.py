@@ -14,9 +14,9 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from xcflow import errors
 from xcflow.artifact import MANIFEST, json_digest, read_manifest
 from xcflow.config import Config
+from xcflow.distributed.notes import note_of, noted
 from xcflow.distributed.world import World
 from xcflow.errors import DistributedError, StorageError, XcflowError
 from xcflow.home import Home
@@ -118,8 +118,7 @@ class RemoteJob:
 
     def note_error(self, error: XcflowError) -> None:
         """Keep the first error that is the user's to mend: those of other ranks may follow."""
-        note = {"kind": type(error).__name__, "line": " ".join(str(error).split())}
-        self._note("error.json", json.dumps(note))
+        self._note("error.json", note_of(error))
 
     def note_trace(self, text: str) -> None:
         """Keep the traceback of the first rank that failed of anything else."""
@@ -129,11 +128,7 @@ class RemoteJob:
     def error(self) -> XcflowError | None:
         """Why it cannot be done, where a rank said so."""
         content = read_file(self._at("error.json"))
-        if content is None:
-            return None
-        note = json.loads(content)
-        kind: type[XcflowError] = getattr(errors, note["kind"], XcflowError)
-        return kind(note["line"])
+        return None if content is None else noted(content)
 
     def failure(self, reason: str) -> XcflowError:
         """What to tell of a job that the cluster calls failed.
