@@ -1,13 +1,11 @@
 """A catalogue changes between two runs of one home: what is told, what stops, what is cached."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import xcflow
 
 from xcflow.steps import RETRAINING
 
@@ -33,15 +31,7 @@ class Life:
         self.home = home
 
     def command(self, *arguments):
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
-        script = "from xcflow_pipelines.cli import main; main()"
-        return subprocess.run(
-            [sys.executable, "-c", script, *arguments, "--home", str(self.home)],
-            capture_output=True,
-            text=True,
-            env=environment | {"OMP_NUM_THREADS": "1"},
-            check=False,
-        )
+        return xcflow(self.home, *arguments)
 
     def run(self, catalogue, *settings):
         overrides = [part for s in (*SETTINGS, *settings) for part in ("--set", s)]

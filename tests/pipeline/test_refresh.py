@@ -1,13 +1,11 @@
 """A champion is trained, its catalogue changes, and `xcflow refresh` takes the changes in."""
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from command_line import xcflow
 
 from xcflow.config import TrackingConfig
 from xcflow.home import Home
@@ -40,15 +38,7 @@ class Life:
         self.home = home
 
     def command(self, *arguments):
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
-        script = "from xcflow_pipelines.cli import main; main()"
-        return subprocess.run(
-            [sys.executable, "-c", script, *arguments, "--home", str(self.home)],
-            capture_output=True,
-            text=True,
-            env=environment | {"OMP_NUM_THREADS": "1"},
-            check=False,
-        )
+        return xcflow(self.home, *arguments)
 
     def run(self, command, catalogue, *settings):
         overrides = [part for s in (*SETTINGS, *LENIENT, *settings) for part in ("--set", s)]

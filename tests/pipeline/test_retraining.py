@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import xcflow
 
 from xcflow.config import TrackingConfig
 from xcflow.home import Home
@@ -49,15 +50,7 @@ class Life:
         self.catalogue = catalogue
 
     def command(self, *arguments):
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
-        script = "from xcflow_pipelines.cli import main; main()"
-        return subprocess.run(
-            [sys.executable, "-c", script, *arguments, "--home", str(self.home.root)],
-            capture_output=True,
-            text=True,
-            env=environment | {"OMP_NUM_THREADS": "1"},
-            check=False,
-        )
+        return xcflow(self.home.root, *arguments)
 
     def answer(self, *arguments):
         done = self.command(*arguments, "--json")

@@ -8,13 +8,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import boto3
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 from kfp_stub import kubeflow  # noqa: F401  # a fixture
+from tracking_server import answers
 
 START_S = 240
 WEED = shutil.which("weed") or shutil.which("weed", path=str(Path(sys.executable).parent))
@@ -44,16 +44,9 @@ class Server:
                 command, stdout=log, stderr=log, start_new_session=True, env=environment
             )
         end = time.monotonic() + START_S
-        while not self._answers():
+        while not answers(self.uri):
             assert time.monotonic() < end, (self._folder / "server.log").read_text()
             time.sleep(0.2)
-
-    def _answers(self):
-        try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=5):
-                return True
-        except OSError:
-            return False
 
     def send(self, number):
         os.killpg(self._process.pid, number)
