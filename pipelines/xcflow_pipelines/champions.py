@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import typer
 from xcflow.config import TrackingConfig
 from xcflow.errors import MissingExtraError
 from xcflow.home import Home
-from xcflow.interruption import Interruption
+from xcflow.interruption import Interruption, held_back
 from xcflow.registry.moves import Move, MoveLog, moves
 from xcflow.registry.promotion import Registry
 from xcflow.registry.store import public_uri
@@ -87,12 +88,15 @@ def serve_mlflow(home: Home, tracking: TrackingConfig, host: str, port: int) -> 
     environment = os.environ | SERVER | {"MLFLOW_BACKEND_STORE_URI": uri}
     page = Tracker.at(tracking, home).runs_page()
     typer.echo(f"MLflow on {public_uri(uri)}: http://{host}:{port}{page} (Ctrl-C ends it)")
-    process = subprocess.Popen(command, env=environment)
+    process = None
     try:
+        with held_back():  # or an interruption might leave a server that nobody knows of
+            process = subprocess.Popen(command, env=environment, start_new_session=True)
         return OK if process.wait() == 0 else FAILED
     except Interruption:
-        process.terminate()
-        process.wait()
+        if process:  # with all that it has started by now
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
         return OK
 
 

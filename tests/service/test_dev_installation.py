@@ -159,7 +159,7 @@ def test_who_may_write_to_the_bucket_and_who_may_only_read(s3, secrets):
 
 
 def test_the_job_makes_the_users(users):
-    assert users == ["user serving: reader", "user trigger: reader", "user pipeline: promoter"]
+    assert users == ["user serving: reader", "user trigger: trigger", "user pipeline: promoter"]
 
 
 class Asks:
@@ -198,11 +198,11 @@ def test_rights_are_those_that_the_pods_need(tracking, users, secrets):
         assert user.get("registered-models/get?name=xcflow")[0] == 200
     # The server reads and no more.
     assert serving.post("runs/create", experiment_id=runs)[0] == 403
-    # The trigger keeps its record in an experiment of its own.
+    # The trigger keeps its claims in an experiment of their own.
     assert trigger.post("runs/create", experiment_id=runs)[0] == 403
-    status, own = trigger.post("experiments/create", name="xcflow triggers")
-    assert status == 200
-    status, claim = trigger.post("runs/create", experiment_id=own["experiment_id"])
+    _, found = trigger.get("experiments/get-by-name?experiment_name=xcflow%20triggers")
+    claims = found["experiment"]["experiment_id"]
+    status, claim = trigger.post("runs/create", experiment_id=claims)
     assert status == 200
     run = claim["run"]["info"]["run_id"]
     assert trigger.post("runs/log-parameter", run_id=run, key="a", value="b")[0] == 200
