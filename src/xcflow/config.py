@@ -699,6 +699,13 @@ class TrackingConfig:
 
     def __post_init__(self) -> None:
         _require_at_least(0, "tracking", self, "patience_seconds")
+        _require(self.experiment != "", "tracking.experiment must not be empty")
+        # MLflow takes neither / nor :, and its searches no quotes.
+        _require(
+            re.fullmatch(r"[^/:'\"]+", self.model_name) is not None,
+            "tracking.model_name must be a name without slashes, colons and quotes, it is "
+            f"{self.model_name!r}",
+        )
 
 
 @dataclass(frozen=True)

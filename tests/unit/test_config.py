@@ -112,6 +112,10 @@ def test_a_whole_number_stands_for_a_float():
         "evaluation.ks=[5, 1]",
         "gate.alpha=0.5",
         "gate.primary=F1",
+        "tracking.experiment=",
+        "tracking.model_name=",
+        "tracking.model_name=search/german",
+        "tracking.model_name=l'été",
         "validation.max_empty_texts=1.5",
     ],
 )

@@ -65,4 +65,4 @@ def _record(config: Config, home: Home, run_id: str) -> None:
         tracker = Tracker.at(config.tracking, home)
         operations.interrupt_run(tracker, run_id, "cancelled")
     except TrackingError as error:
-        log(f"{error}; the run stays open there")
+        log(f"{error}; a run that is open there stays so")

@@ -14,6 +14,7 @@ from xcflow.config import Config
 from xcflow.errors import ClusterError
 from xcflow.library import library_digest
 from xcflow.storage import is_remote
+from xcflow.storage.places import RemoteFolder
 from xcflow_pipelines.cluster.compiling import compile_package
 from xcflow_pipelines.cluster.endpoint import Endpoint, RefusedError, contains
 from xcflow_pipelines.cluster.experiments import made_experiment
@@ -117,12 +118,14 @@ def require_reachable(catalogue_uri: str) -> None:
 
     Raises:
         ClusterError: See above.
+        StorageError: No catalogue is named.
     """
     if not is_remote(catalogue_uri):
         raise ClusterError(
             f"--catalogue {catalogue_uri!r}: the cluster's tasks cannot read it: copy it to a "
             "bucket and name it as s3://bucket/prefix"
         )
+    RemoteFolder.of(catalogue_uri)
 
 
 def runnable(config: Config, version: Version, arguments: dict[str, str]) -> dict[str, Any]:

@@ -109,6 +109,8 @@ def test_a_schedule_is_made_listed_changed_and_removed(xcflow, kubeflow):
         (["schedule", "--cron", "0 0 3 * * *"], 2, "--cron and --catalogue belong together"),
         (["schedule", "--remove", "--name", "none"], 1, "no schedule 'none'"),
         (["submit", "--catalogue", "/here"], 1, "the cluster's tasks cannot read it"),
+        (["trigger", "--catalogue", ""], 2, "--catalogue is empty: name the folder"),
+        (["submit", "--catalogue", "s3://"], 1, "s3://: expected s3://bucket/prefix"),
         (["status", "nothing"], 1, "no experiment 'xcflow'"),
         (["submit"], 2, "Missing option '--catalogue'"),
     ],
