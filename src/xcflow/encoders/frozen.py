@@ -64,7 +64,9 @@ class FrozenBag:
         for row in range(len(units)):
             self._table[units[row]].sum(axis=0, dtype=np.float32, out=vectors[row])
         vectors /= np.sqrt(np.maximum(tokens.lengths, 1), dtype=np.float32)[:, None]
-        vectors += np.maximum(vectors, 0.0) @ self._residual + self._bias
+        # One by one: a product with all of them at once rounds by their number, so that a text's
+        # vector would depend on the others.
+        vectors += (np.maximum(vectors, 0.0)[:, None] @ self._residual)[:, 0] + self._bias
         return unit_rows(vectors) if unit else vectors
 
 

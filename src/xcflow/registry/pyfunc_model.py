@@ -9,6 +9,7 @@ import mlflow
 import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
+from xcflow.serving.answers import best_labels
 from xcflow.serving.predictor import Predictor
 
 
@@ -27,14 +28,12 @@ class BestLabels(PythonModel):
     ) -> pd.DataFrame:
         """The ``params["k"]`` best labels of each text."""
         k = int((params or {}).get("k", 10))
-        top = self.predictor.top_k(model_input["text"].tolist(), k)
-        likely = self.predictor.probabilities(top.scores)
-        rows = [row[row >= 0] for row in top.labels]
+        answers = best_labels(self.predictor, model_input["text"].tolist(), k)
         return pd.DataFrame(
             {
-                "labels": [self.predictor.label_ids.take(row) for row in rows],
-                "scores": [s[: len(r)].tolist() for s, r in zip(top.scores, rows, strict=True)],
-                "probabilities": [p[: len(r)].tolist() for p, r in zip(likely, rows, strict=True)],
+                "labels": [[label["id"] for label in labels] for labels in answers],
+                "scores": [[label["score"] for label in labels] for labels in answers],
+                "probabilities": [[label["probability"] for label in labels] for labels in answers],
             }
         )
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from xcflow.config import RetrievalConfig
 from xcflow.retrieval.exact import search as exact_search
-from xcflow.topk import NO_LABEL, TopK
+from xcflow.topk import TopK
 
 Kind = Literal["flat", "scan", "ivf"]
 _IVF_SAMPLE = 64  # training vectors for each inverted list
@@ -90,14 +90,14 @@ class VectorIndex:
     def search(self, queries: NDArray[np.float32], k: int) -> TopK:
         """The ``k`` nearest of each query [N, D]; positions of vectors stand for labels."""
         compared = max(_COMPARED * k, _COMPARED_AT_LEAST)
+        queries, best = _float32(queries), TopK.none(len(queries), k)
+        found = min(k, len(self._searched))
         if self._codes is None or (self.kind == "scan" and compared >= len(self)):
-            top = exact_search(queries, self._searched, k)
-            if self._selected is None:
-                return top
-            rows = np.append(self._selected, NO_LABEL)[top.labels]
-            return TopK(rows.astype(np.int32), top.scores)
-        queries, best, found = _float32(queries), TopK.none(len(queries), k), min(k, len(self))
-        if self.kind == "scan":
+            near = exact_search(queries, self._searched, found).labels.astype(np.int64)
+            # Compared again, one by one: an exact search rounds by the number of queries.
+            labels, scores = _best_of_near(queries, self._searched, near, found)
+            labels = labels if self._selected is None else self._selected[labels]
+        elif self.kind == "scan":
             near = self._codes.search(queries, compared)[1]
             labels, scores = _best_of_near(queries, self.vectors, near, found)
         else:
@@ -181,7 +181,7 @@ def _best_of_near(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The ``k`` best [N, k] of the rows [N, n] that are near each query, with their products."""
     labels, scores = np.empty((len(near), k), np.int64), np.empty((len(near), k), np.float32)
-    block = max(1, _PRODUCTS // near.shape[1])
+    block = _PRODUCTS // max(near.shape[1], 1) or 1
     for start in range(0, len(near), block):
         part = slice(start, start + block)
         rows = near[part]

@@ -250,14 +250,18 @@ def _add_protocol_routes(
 
     def known(asked: str, version: str = "") -> None:
         served = models.current
-        if asked != name or (version and (served is None or version != served.version)):
+        if asked != name:
             raise _RefusedError(404, f"no such model: {name} answers")
+        if version and (served is None or version != served.version):
+            now = f"version {served.version} answers" if served else "none is ready yet"
+            raise _RefusedError(404, f"no such version: {now}")
 
-    def ready() -> Response:
+    def ready(**which: str) -> Response:
         up = models.current is not None
-        body = {"ready": up} if up else {"ready": up, "error": models.trouble or "loading"}
-        return JSONResponse(body, 200 if up else 503)
+        trouble = {} if up else {"error": models.trouble or "loading"}
+        return JSONResponse({**which, "ready": up, **trouble}, 200 if up else 503)
 
+    @app.get("/v2/", include_in_schema=False)
     @app.get("/v2")
     async def server() -> dict[str, Any]:
         """What this server is."""
@@ -277,13 +281,13 @@ def _add_protocol_routes(
     async def model_ready(model: str) -> Response:
         """Whether a model is."""
         known(model)
-        return ready()
+        return ready(name=name)
 
     @app.get("/v2/models/{model}/versions/{version}/ready", responses={**absent, **unready})
     async def version_ready(model: str, version: str) -> Response:
         """Whether a version of a model is."""
         known(model, version)
-        return ready()
+        return ready(name=name)
 
     def metadata() -> dict[str, Any]:
         served = models.current
@@ -358,7 +362,10 @@ def _handle_errors(app: FastAPI, settings: ServerSettings) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> Response:
-        return problem(error.status_code, str(error.detail), error.headers)
+        reason = str(error.detail)
+        if error.status_code == 400:  # FastAPI's own, which keeps the reason to itself
+            reason = f"the body is no JSON: {error.__cause__}"
+        return problem(error.status_code, reason, error.headers)
 
     @app.exception_handler(Exception)
     async def failed(_: Request, __: Exception) -> Response:

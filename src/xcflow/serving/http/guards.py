@@ -23,8 +23,12 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # Asked by those who watch over the server, and the page, which holds nothing but itself.
-OPEN = frozenset({"/", "/v2/health/live", "/v2/health/ready"})
+_LIVE = "/v2/health/live"
+OPEN = frozenset({"/", _LIVE, "/v2/health/ready"})
 _JSON = (b"content-type", b"application/json")
+# Where a connection notes that there are too many of them.
+CROWDED = "crowded"
+_LATER = ((b"retry-after", b"1"), (b"connection", b"close"))
 _MOST_DIGITS = 18  # of a length that is looked at as a number
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -52,7 +56,7 @@ class Guards:
         self._settings = settings
         self._metrics = metrics
         self._only_local_names = local and not settings.token
-        self._bearer = f"Bearer {settings.token}".encode() if settings.token else b""
+        self._token = settings.token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or pass it on."""
@@ -84,7 +88,12 @@ class Guards:
         if self._only_local_names and not is_loopback(_host(headers)):
             await _refuse(send, 421, "this server answers to localhost only")
         elif not self._may_ask(scope["path"], headers):
-            await _refuse(send, 401, "the request bears no valid token: Authorization: Bearer ...")
+            reason = "the request bears no valid token: Authorization: Bearer ..."
+            await _refuse(send, 401, reason, (b"www-authenticate", b"Bearer"))
+        elif scope.get("state", {}).get(CROWDED) and scope["path"] != _LIVE:  # crowded is not dead
+            await _refuse(send, 503, "too many connections: ask again", *_LATER)
+        elif b"inference-header-content-length" in headers:
+            await _refuse(send, 400, "binary tensors are not taken: send their data as JSON")
         elif not declared.isdigit():
             await _refuse(send, 400, "Content-Length is no number")
         elif len(declared) > _MOST_DIGITS or int(declared) > most:
@@ -93,9 +102,10 @@ class Guards:
             await self._app(scope, _bounded(receive, most, self._settings.timeout_seconds), send)
 
     def _may_ask(self, path: str, headers: dict[bytes, bytes]) -> bool:
-        if not self._bearer or path in OPEN:
+        if not self._token or path in OPEN:
             return True
-        return hmac.compare_digest(headers.get(b"authorization", b""), self._bearer)
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         # The template, not the address: of those anyone could make up any number.
@@ -149,10 +159,8 @@ def _host(headers: dict[bytes, bytes]) -> str:
     return name.removeprefix("[").removesuffix("]")
 
 
-async def _refuse(send: Send, status: int, reason: str) -> None:
+async def _refuse(send: Send, status: int, reason: str, *further: tuple[bytes, bytes]) -> None:
     body = json.dumps({"error": reason}).encode()
-    headers = [_JSON, (b"content-length", b"%d" % len(body))]
-    if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
+    headers = [_JSON, (b"content-length", b"%d" % len(body)), *further]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

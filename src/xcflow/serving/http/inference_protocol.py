@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StrictInt
 
 from xcflow.serving.http.answering import Answer
 from xcflow.serving.http.schemas import Text
@@ -38,28 +38,33 @@ class RequestedTensor(BaseModel):
     """An input."""
 
     name: str
-    shape: Annotated[list[int], Field(fail_fast=True, max_length=_MOST_DIMENSIONS)]
+    shape: Annotated[list[StrictInt], Field(fail_fast=True, max_length=_MOST_DIMENSIONS)]
     datatype: str
     data: list[Any]
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 class RequestedOutput(BaseModel):
     """An output that is wanted."""
 
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 class InferRequest(BaseModel):
-    """The input ``text``; ``parameters`` may hold ``k`` and ``min_probability``."""
+    """The input ``text``; ``parameters`` may hold ``k`` and ``min_probability``.
 
-    id: Text = ""
-    parameters: dict[str, Any] = {}
+    What may be left out may be null: so clients write it who know the fields by their types.
+    """
+
+    id: Text | None = None
+    parameters: dict[str, Any] | None = None
     inputs: Annotated[
         list[RequestedTensor], Field(fail_fast=True, min_length=1, examples=[[_EXAMPLE]])
     ]
-    outputs: Annotated[list[RequestedOutput], Field(fail_fast=True, max_length=len(OUTPUTS))] = []
+    outputs: Annotated[
+        list[RequestedOutput] | None, Field(fail_fast=True, max_length=len(OUTPUTS))
+    ] = None
 
 
 class Tensor(BaseModel):
@@ -118,10 +123,11 @@ def wishes_of(request: InferRequest) -> tuple[int, float]:
     Raises:
         MalformedError: They have another type or are out of range.
     """
-    k = request.parameters.get("k", _DEFAULT_K)
+    parameters = request.parameters or {}
+    k = parameters.get("k", _DEFAULT_K)
     if type(k) is not int or k < 1:
         raise MalformedError("parameters.k must be a whole number above 0")
-    least = request.parameters.get("min_probability", 0.0)
+    least = parameters.get("min_probability", 0.0)
     if type(least) not in (int, float) or not 0.0 <= least <= 1.0:
         raise MalformedError("parameters.min_probability must be a share from 0 to 1")
     return k, float(least)
@@ -133,7 +139,7 @@ def outputs_of(request: InferRequest) -> list[str]:
     Raises:
         MalformedError: An output is wanted that there is not, or twice.
     """
-    wanted = [output.name for output in request.outputs] or list(OUTPUTS)
+    wanted = [output.name for output in request.outputs or ()] or list(OUTPUTS)
     if unknown := sorted(set(wanted) - set(OUTPUTS)):
         raise MalformedError(f"no output {unknown[0]!r}: there are {', '.join(OUTPUTS)}")
     if len(set(wanted)) < len(wanted):
@@ -149,7 +155,7 @@ def response_to(
     return {
         "model_name": model.name,
         "model_version": model.version,
-        "id": request.id,
+        "id": request.id or "",
         "outputs": [
             {
                 "name": name,

@@ -157,6 +157,7 @@ def servers(shelf):
             ws="none",
             log_level="warning",
             access_log=False,
+            limit_concurrency=settings.most_connections,
         )
         uvicorn_server = uvicorn.Server(config)
         listening = socket.create_server(("127.0.0.1", 0))

@@ -45,7 +45,11 @@ def test_answers_by_the_protocol(start, predictor):
         assert server.ask("GET", path).status == 404
     assert server.ask("POST", "/v2/models/other/infer", body).json["error"].startswith("no such")
     assert server.ask("GET", "/v2").json["name"] == "xcflow"
-    assert server.ask("GET", "/v2/models/colours/versions/1/ready").status == 200
+    for path in ("/v2/models/colours/ready", "/v2/models/colours/versions/1/ready"):
+        assert server.ask("GET", path).json == {"name": "colours", "ready": True}
+    assert server.ask("GET", "/v2/").json == server.ask("GET", "/v2").json
+    found = server.ask("GET", "/v2/models/colours/versions/9")
+    assert found.json == {"error": "no such version: version 1 answers"}
 
 
 @pytest.mark.parametrize(
@@ -53,9 +57,9 @@ def test_answers_by_the_protocol(start, predictor):
     [
         ("/predict", b"", 422, "the body: Field required"),
         ("/predict", b"texts", 400, "the body is no JSON: Expecting value"),
-        ("/predict", b"\xff\xfe", 400, "."),
-        ("/predict", b"[" * 60_000, 400, "."),
-        ("/predict", b'{"texts": ["a"], "k": 1' + b"0" * 5000 + b"}", 400, "."),
+        ("/predict", b"{\xff}", 400, "the body is no JSON: .*codec"),
+        ("/predict", b"[" * 60_000, 400, "the body is no JSON: .*recursion"),
+        ("/predict", b'{"texts": ["a"], "k": 1' + b"0" * 5000 + b"}", 400, "no JSON: .*digits"),
         ("/predict", b"[]", 422, "valid dictionary"),
         ("/predict", b"{}", 422, "texts: Field required"),
         ("/predict", b'{"texts": []}', 422, "at least 1 item"),
@@ -113,7 +117,8 @@ def test_only_when_a_model_is_loaded_it_is_ready(start, shelf):
     for path in ("/v2/health/ready", "/v2/models/xcflow/ready"):
         found = server.ask("GET", path)
         assert found.status == 503
-        assert found.json == {"ready": False, "error": "the registry has no champion"}
+        assert found.json["ready"] is False
+        assert found.json["error"] == "the registry has no champion"
     tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": [TEXT]}
     for found in (
         server.predict(texts=[TEXT]),

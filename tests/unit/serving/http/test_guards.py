@@ -17,6 +17,8 @@ def test_what_must_bear_a_token(start):
         assert server.ask("GET", path).status == 200
     for wrong in ("Bearer the-toke", "Bearer the-token2", "the-token", "Basic the-token", "\xff"):
         assert server.ask("GET", "/model", headers={"Authorization": wrong}).status == 401
+    right = {"Authorization": "bearer  the-token"}  # the scheme's name in any case (RFC 9110)
+    assert server.ask("GET", "/model", headers=right).status == 200
     right = {"Authorization": "Bearer the-token"}
     assert server.ask("POST", "/predict", {"texts": [TEXT]}, right).status == 200
     document = server.ask("GET", "/openapi.json", headers=right).json
@@ -161,6 +163,65 @@ def test_half_a_head_is_not_waited_for_for_ever(start, monkeypatch):
     thread.join()
     for half in halves:
         half.close()
+
+
+def test_a_head_that_comes_at_once_is_measured_too(start):
+    server = start()
+    head = b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: %b\r\n\r\n"
+    for size, status in ((60_000, b"200"), (70_000, b"400")):
+        with server.socket() as one:
+            one.sendall(head % (b"a" * size))
+            answer = one.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 " + status)
+    assert answer.endswith(b'{"error": "the head of the request is too large"}')
+
+
+def test_what_is_no_request_is_refused_as_all_else_is(start):
+    with start().socket() as one:
+        one.sendall(b"BREW / HTTP/9\r\n\r\n")
+        answer = one.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert answer.endswith(b'\r\n\r\n{"error": "Invalid HTTP request received."}')
+
+
+def test_an_answer_is_not_offered_for_ever(start, monkeypatch):
+    monkeypatch.setattr(connections, "_MOST_SECONDS_TO_TAKE", 0.3)
+    server = start()
+    with server.socket() as one:
+        one.settimeout(0.1)
+        try:  # ask for the page until no more answers go out, and take none
+            while True:
+                one.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
+        except OSError:
+            pass
+        server.wait(lambda: not server.uvicorn.server_state.connections)
+    assert server.predict(texts=[TEXT]).status == 200
+
+
+def test_who_is_one_too_many_is_told_to_come_again(start):
+    server = start(most_connections=2)
+    kept = [server.socket() for _ in range(2)]
+    server.wait(lambda: len(server.uvicorn.server_state.connections) == 2)
+    found = server.predict(texts=[TEXT])
+    assert (found.status, found.headers["retry-after"], found.headers["connection"]) == (
+        503,
+        "1",
+        "close",
+    )
+    assert found.json == {"error": "too many connections: ask again"}
+    assert server.value('xcflow_requests_total{route="other",status="503"}') == 1
+    assert server.ask("GET", "/v2/health/live").status == 200  # or it would be started again
+    kept.pop().close()
+    server.wait(lambda: len(server.uvicorn.server_state.connections) == 1)
+    assert server.predict(texts=[TEXT]).status == 200
+    kept.pop().close()
+
+
+def test_binary_tensors_are_refused_by_name(start):
+    header = {"Inference-Header-Content-Length": "2"}
+    found = start().ask("POST", "/v2/models/xcflow/infer", b"{}\x01\0\0\0a", header)
+    assert found.status == 400
+    assert found.json == {"error": "binary tensors are not taken: send their data as JSON"}
 
 
 def test_many_requests_on_one_connection(start, monkeypatch):

@@ -46,6 +46,20 @@ def test_what_is_no_tensor_of_texts_is_refused_with_a_reason(changes, reason):
         protocol.texts_of(request(**changes))
 
 
+@pytest.mark.parametrize("dimension", ["1", 1.0, True, None])
+def test_a_dimension_is_a_whole_number(dimension):
+    with pytest.raises(ValidationError, match=r"inputs\.0\.shape\.0"):
+        request(["a"], [dimension])
+
+
+def test_what_may_be_left_out_may_be_null():
+    tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"], "parameters": None}
+    nothing = {"id": None, "parameters": None, "outputs": None}
+    asked = InferRequest.model_validate({"inputs": [tensor], **nothing})
+    assert protocol.wishes_of(asked) == protocol.wishes_of(request())
+    assert protocol.outputs_of(asked) == protocol.outputs_of(request())
+
+
 def test_deeply_nested_data_need_no_recursion():
     data = ["a"]
     for _ in range(100_000):
