@@ -36,7 +36,7 @@ def test_each_task_is_explained(pipeline):
 
 
 def test_no_task_is_explained_twice_and_none_that_there_is_not():
-    both = "".join((HERE / "golden" / f"{x}.yaml").read_text() for x in ("retraining", "refreshing"))
+    both = "".join(path.read_text(encoding="utf-8") for path in (HERE / "golden").glob("*.yaml"))
     names = explained()
     assert len(names) == len(set(names))
     assert all(f"comp-{name.replace('_', '-')}:" in both for name in names)
