@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from xcflow.cores import use_cores
 from xcflow.home import VARIABLE, Home
 from xcflow.interruption import interruptible
 from xcflow_pipelines.cluster.commands import pipeline_app
@@ -62,6 +63,7 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the record
 
 def main() -> None:
     """Run the command line and exit."""
+    use_cores()  # before any numeric library is loaded
     with interruptible():
         code = guarded(lambda: app(standalone_mode=False))
     sys.exit(code)

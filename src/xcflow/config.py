@@ -49,7 +49,8 @@ class RunConfig:
 
     Attributes:
         seed: The one seed that every random choice is derived from.
-        threads: Threads for numeric work; 0 means all cores of the machine.
+        threads: Threads for numeric work; 0 means all cores that the process may use: those of the
+            machine, or in a container of its CPU limit.
     """
 
     seed: int = 1

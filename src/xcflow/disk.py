@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -104,6 +105,18 @@ def require_no_file(path: Path) -> None:
     """Refuse a place for a folder where a file stands, with an ``OSError`` as the system's own."""
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+
+
+@contextmanager
+def shared(path: Path) -> Iterator[None]:
+    """Give a file that a library writes in the block the mode of any other new file.
+
+    Some libraries write under a temporary name that only its owner may read, and rename it.
+    """
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    yield
+    path.chmod(mode)
 
 
 def write_text(path: Path, text: str) -> None:

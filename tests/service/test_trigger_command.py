@@ -19,6 +19,7 @@ from xcflow.errors import ClusterError
 from xcflow.evaluation.verdict import Judgement
 from xcflow.home import Home
 from xcflow.library import library_digest
+from xcflow.registry import names
 from xcflow.registry.claims import Attempt, ClaimLog
 from xcflow.registry.promotion import Registry
 from xcflow.registry.tracking import Tracker
@@ -367,11 +368,14 @@ def test_a_claim_without_a_run_is_taken_over(make_trigger, sealed, kubeflow, req
 def test_a_listing_whose_content_the_champion_was_trained_on_needs_no_run(
     trigger, uri, folder, request, tmp_path, monkeypatch, kubeflow
 ):
-    monkeypatch.delenv("XCFLOW_RUN_KEY", raising=False)
+    monkeypatch.delenv(names.RUN_KEY_VARIABLE, raising=False)
+    replace_file(f"{uri}/meta.json", b'{"licence": "CC0-1.0"}')
     config = Config.from_dict({"tracking": {"model_name": request.node.name}})
     # A run that a schedule started: it finds out what stands there by itself.
     _, digest, *_ = flow.open_run("scheduled", uri, "", library_digest(), config.to_json())
     assert digest == catalogue_digest(folder)
+    tracker = Tracker.at(config.tracking, Home.at())
+    assert tracker.tags(tracker.find_run("scheduled"))[names.LICENCE] == "CC0-1.0"
     assert json.loads(trigger(uri, "--dry-run", "--json")[1])["state"] == "due"
     promote(config, digest, tmp_path)
     assert json.loads(trigger(uri, "--json")[1])["state"] == "accepted"

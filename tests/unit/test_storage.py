@@ -52,6 +52,23 @@ def test_a_target_below_a_file_is_one_line(tmp_path: Path) -> None:
         storage.publish(folder, tmp_path / "file" / "target")
 
 
+@pytest.mark.parametrize("uri", ["S3://bucket/x", "gs://bucket/x", "file:///tmp/x", "http://h/x"])
+def test_a_uri_of_another_kind_is_no_path(uri: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for act in (storage.read_file, storage.listing, storage.exists):
+        with pytest.raises(StorageError, match=f"^{uri}: expected a path of this machine, or s3:"):
+            act(uri)
+    with pytest.raises(StorageError, match="expected a path"):
+        storage.publish(tmp_path, uri)
+
+
+def test_a_bucket_that_cannot_be_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    with pytest.raises(StorageError, match=r"^s3://a bucket!/x: cannot be the name of a bucket"):
+        storage.exists("s3://a bucket!/x")
+
+
 def test_no_credentials_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
@@ -60,6 +77,15 @@ def test_no_credentials_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(StorageError, match=r"s3://bucket/x: no credentials: set AWS_ACCESS_KEY_ID"):
         storage.fetch("s3://bucket/x", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("text", ["x", "0", "-1", "2.5"])
+def test_a_number_of_attempts_that_is_none_is_one_line(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", text)
+    with pytest.raises(StorageError, match=f"^AWS_MAX_ATTEMPTS={text}: expected a whole number"):
+        storage.exists("s3://bucket/x")
 
 
 def test_an_unreachable_store_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,8 +178,7 @@ class Trigger:
             wait_s = self._patience.claim_s
         model = self._config.tracking.model_name
         run = self._cluster.submit(f"{model} {outline.digest} {attempt.number}", outline)
-        made = Submission.now(run.id, run.name, outline.uri)
-        held = self._claims.settle(outline.digest, attempt, made)
+        held = self._claims.settle(outline.digest, attempt, run.id, run.name, outline.uri)
         if held.run != run.id:
             log(f"run {held.run} was submitted meanwhile: {run.id} is cancelled")
             self._cluster.cancel(run.id)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from xcflow.catalogue.dataset import Dataset
 from xcflow.config import EncoderConfig
+from xcflow.disk import shared
 from xcflow.encoders.bag import BagOfEmbeddings, initial_table
 from xcflow.encoders.base import Encoder
 from xcflow.encoders.files import SETTINGS, WEIGHTS, read_settings, tensors_of_member, unreadable
@@ -89,7 +90,8 @@ def save_encoder(
     tensors = encoder.state(training=False) | (extra or {})
     if half_tables:
         tensors |= {n: t.half() for n, t in tensors.items() if n.endswith("table.weight")}
-    save_file({name: value.contiguous() for name, value in tensors.items()}, folder / WEIGHTS)
+    with shared(folder / WEIGHTS):
+        save_file({n: value.contiguous() for n, value in tensors.items()}, folder / WEIGHTS)
 
 
 def load_encoder(folder: Path) -> tuple[Encoder, dict[str, Tensor]]:

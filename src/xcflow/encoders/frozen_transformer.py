@@ -6,7 +6,6 @@ depend on the number of threads, and no thread waits in a loop for work.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from xcflow.cores import allowed_threads
 from xcflow.encoders.files import unreadable
 from xcflow.encoders.padding import like_lengths, padded
 from xcflow.encoders.unit import unit_rows
@@ -62,7 +62,7 @@ class FrozenTransformer:
         self._limit = int(settings["architecture"]["max_position_embeddings"])
         self._ends = (int(settings["cls_id"]), int(settings["sep_id"]))
         self._budget = _TOKENS_PER_PART[precision]
-        self._threads = _threads()
+        self._threads = allowed_threads()
         self._session = _session(onnx_file(folder, precision, member))
         self.dim = int(self._session.get_outputs()[0].shape[1])
         self.parts: tuple[int, ...] = (self.dim,)
@@ -101,9 +101,3 @@ def _session(file: Path) -> Any:
         return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no class in common
         raise unreadable(file.parent, error) from error
-
-
-def _threads() -> int:
-    """As many as numeric libraries may use: ``OMP_NUM_THREADS``, else the process's cores."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdigit() and int(asked) else len(os.sched_getaffinity(0))

@@ -32,7 +32,7 @@ class Submission:
         run: Its id on the cluster.
         name: Its name there and in MLflow.
         catalogue: Where the catalogue stood.
-        who: The user of the process that submitted it.
+        who: The user as whom the tracking store was asked.
         time: When it was written down, in UTC (ISO 8601).
     """
 
@@ -41,12 +41,6 @@ class Submission:
     catalogue: str
     who: str
     time: str
-
-    @classmethod
-    def now(cls, run: str, name: str, catalogue: str) -> Submission:
-        """What this process submitted just now."""
-        time = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(run, name, catalogue, user_name(), time)
 
 
 @dataclass(frozen=True)
@@ -97,14 +91,27 @@ class ClaimLog:
             Whether the claim is this process's; another one may have been faster.
         """
         key = _key(digest, attempt.number, str(attempt.claims + 1))
-        time = datetime.now(UTC).isoformat(timespec="seconds")
         # Nobody else writes the same value: an equal one would not be refused.
-        value = {"who": user_name(), "time": time, "token": secrets.token_hex(8)}
+        value = {"who": self._who(), "time": _now(), "token": secrets.token_hex(8)}
         return self._write(key, json.dumps(value))
 
-    def settle(self, digest: str, attempt: Attempt, submission: Submission) -> Submission:
-        """Write down what was submitted; returns what holds, which may be another's run."""
+    def settle(
+        self, digest: str, attempt: Attempt, run: str, name: str, catalogue: str
+    ) -> Submission:
+        """Write down the run that this process submitted for an attempt.
+
+        Args:
+            digest: Which catalogue it is for.
+            attempt: The attempt.
+            run: Its id on the cluster.
+            name: Its name there.
+            catalogue: Where the catalogue stood.
+
+        Returns:
+            What holds, which may be another's run.
+        """
         key = _key(digest, attempt.number, "run")
+        submission = Submission(run, name, catalogue, self._who(), _now())
         value = json.dumps(asdict(submission), ensure_ascii=False)
         if self._write(key, value):
             return submission
@@ -131,6 +138,9 @@ class ClaimLog:
 
     def _write(self, key: str, value: str) -> bool:
         return self._tracker.log_once(self.open(), key, value)
+
+    def _who(self) -> str:
+        return user_name(self._tracker.uri)
 
     def _find(self) -> str | None:
         """The run that holds the claims, None where there is none yet."""
@@ -161,6 +171,10 @@ class ClaimLog:
                 raise
             return found
         return str(run.info.run_id)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _key(digest: str, attempt: int, kind: str) -> str:

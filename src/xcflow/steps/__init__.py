@@ -6,13 +6,13 @@ A step reads folders (``inputs``) and the configuration and writes one folder (`
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 from xcflow.config import Config
+from xcflow.cores import usable_cores, use_threads
 from xcflow.disk import claimed, require_no_file, writable
 from xcflow.distributed.world import World, joined, processes_here
 from xcflow.errors import ConfigError
@@ -181,10 +181,7 @@ def require_inputs(name: str, inputs: Collection[str]) -> None:
 
 def _use_threads(threads: int) -> None:
     """Give numeric libraries as many threads as the process may use; more only slow them down."""
-    count = max(1, (threads or len(os.sched_getaffinity(0))) // processes_here())
-    os.environ["OMP_NUM_THREADS"] = str(count)  # torch heeds it when it is imported
     # Threads that wait sleep instead of spinning: on a machine that does anything else besides,
     # spinning costs several times the run time.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads(count)
+    use_threads(max(1, (threads or usable_cores()) // processes_here()))

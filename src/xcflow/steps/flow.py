@@ -18,7 +18,7 @@ from typing import Any
 import xcflow
 from xcflow.artifact import MANIFEST, read_manifest
 from xcflow.config import Config, DataConfig
-from xcflow.errors import ConfigError, TrackingError
+from xcflow.errors import ConfigError, StorageError, TrackingError
 from xcflow.home import Home
 from xcflow.library import library_digest
 from xcflow.progress import log
@@ -27,7 +27,7 @@ from xcflow.registry.service import connected, survived
 from xcflow.registry.summary import read_json, settings_that_differ
 from xcflow.steps import REFRESHING, RETRAINING, STEPS, webhook
 from xcflow.steps.task import TIMES, Artifact, one_line_errors
-from xcflow.storage import fetch
+from xcflow.storage import fetch, read_file
 
 # Name of the output of ``record_run``.
 SUMMARY = "summary"
@@ -275,9 +275,14 @@ def recorded_config(config: Config) -> dict[str, Any]:
 
 
 def _licence(catalogue_uri: str) -> dict[str, str]:
-    """The tag with what the ``meta.json`` of a local catalogue says of its licence, if anything."""
-    meta = read_json(Path(catalogue_uri) / "meta.json")
-    licence = str(meta.get("licence") or meta.get("license") or "")
+    """The tag with what the ``meta.json`` of a catalogue says of its licence, if anything."""
+    where = f"{catalogue_uri.rstrip('/')}/meta.json"
+    try:
+        meta = json.loads(read_file(where) or b"{}")
+        licence = str(meta.get("licence") or meta.get("license") or "")
+    except (StorageError, ValueError, AttributeError) as error:
+        log(f"{where}: tells no licence ({error})")
+        return {}
     return {names.LICENCE: licence} if licence else {}
 
 

@@ -15,6 +15,7 @@ from xcflow.storage.places import RemoteFile, RemoteFolder
 # Files and parts of files that are on their way at the same time.
 CONCURRENCY = 8
 STYLE_VARIABLE = "AWS_S3_ADDRESSING_STYLE"
+ATTEMPTS_VARIABLE = "AWS_MAX_ATTEMPTS"
 # About 15 s of pauses in all: a server that starts again is waited for, a wrong address is not.
 _ATTEMPTS = 6
 _LONGEST_PAUSE_S = 20.0
@@ -83,7 +84,10 @@ def _addressing() -> dict[str, str]:
 
 
 def _attempts() -> int:
-    return int(os.environ.get("AWS_MAX_ATTEMPTS") or _ATTEMPTS)
+    text = os.environ.get(ATTEMPTS_VARIABLE) or str(_ATTEMPTS)
+    if not text.isdecimal() or int(text) < 1:
+        raise StorageError(f"{ATTEMPTS_VARIABLE}={text}: expected a whole number, 1 or more")
+    return int(text)
 
 
 def pauses() -> Iterator[float]:
@@ -122,12 +126,15 @@ def translated(place: RemoteFolder | RemoteFile) -> Iterator[None]:
         BotoCoreError,
         ClientError,
         NoCredentialsError,
+        ParamValidationError,
         PartialCredentialsError,
         SSLError,
     )
 
     try:
         yield
+    except ParamValidationError as error:
+        raise StorageError(f"{place}: cannot be the name of a bucket or file") from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise StorageError(
             f"{place}: no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"

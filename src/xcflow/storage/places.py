@@ -13,8 +13,16 @@ SCHEME = "s3://"
 
 
 def is_remote(uri: str | Path) -> bool:
-    """Whether a URI names something outside this machine's file system."""
-    return str(uri).startswith(SCHEME)
+    """Whether a URI names something outside this machine's file system.
+
+    Raises:
+        StorageError: It is of another kind, which would pass for an odd path.
+    """
+    if str(uri).startswith(SCHEME):
+        return True
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", str(uri)):
+        raise StorageError(f"{uri}: expected a path of this machine, or {SCHEME}bucket/prefix")
+    return False
 
 
 def copy_name(uri: str) -> str:

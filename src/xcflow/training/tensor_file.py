@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from xcflow.disk import shared
 from xcflow.distributed.collectives import Dealt, blocks_at_first, part_of_first, text_of_first
 from xcflow.distributed.world import World
 
@@ -57,7 +58,8 @@ def write_tensors(
     """
     if world.alone:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous() for k, v in tensors.items()}, path, metadata)
+        with shared(path):
+            save_file({k: v.contiguous() for k, v in tensors.items()}, path, metadata)
         return
     # Large types first, so that each tensor stands at a multiple of its type's size.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))

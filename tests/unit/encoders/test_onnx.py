@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from xcflow.config import EncoderConfig
-from xcflow.encoders import frozen_transformer
 from xcflow.encoders.bag import BagOfEmbeddings
 from xcflow.encoders.build import load_encoder, save_encoder
 from xcflow.encoders.frozen import load_frozen
@@ -128,14 +127,6 @@ def test_in_int8_a_text_has_the_same_vector_whatever_it_is_encoded_with(
     alone = [frozen.encode(tokens.slice(row, row + 1)) for row in range(len(tokens))]
     np.testing.assert_array_equal(np.concatenate(alone), together)
     np.testing.assert_array_equal(frozen.encode(tokens), together)
-
-
-def test_threads_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert frozen_transformer._threads() == 3
-    for odd in ("", "0", "2,1"):
-        monkeypatch.setenv("OMP_NUM_THREADS", odd)
-        assert frozen_transformer._threads() >= 1
 
 
 def test_the_same_weights_give_the_same_bytes(tiny: Path, pretrained: Path, tmp_path: Path):

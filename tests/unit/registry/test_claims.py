@@ -1,5 +1,6 @@
 """Of many that want to submit a run for a catalogue one does, and all find what it submitted."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -7,7 +8,7 @@ import pytest
 
 from xcflow.config import TrackingConfig
 from xcflow.errors import TrackingError
-from xcflow.registry.claims import Attempt, ClaimLog, Submission
+from xcflow.registry.claims import Attempt, ClaimLog
 from xcflow.registry.tracking import Tracker
 
 DIGEST = "d" * 64
@@ -20,8 +21,8 @@ def log(tracker):
     return ClaimLog(tracker, "model")
 
 
-def submission(run="run-1"):
-    return Submission.now(run, "a name", "s3://bucket/catalogue")
+def settle(log, attempt, run):
+    return log.settle(DIGEST, attempt, run, "a name", "s3://bucket/catalogue")
 
 
 def test_nothing_is_known_and_nothing_is_made_by_asking(log, tracker):
@@ -47,20 +48,29 @@ def test_a_claim_after_the_known_ones_is_refused_where_another_was_faster(log):
 def test_the_first_submission_holds(log):
     attempt = log.latest(DIGEST)
     log.claim(DIGEST, attempt)
-    first = log.settle(DIGEST, attempt, submission("run-1"))
-    assert log.settle(DIGEST, attempt, submission("run-2")) == first
+    first = settle(log, attempt, "run-1")
+    assert settle(log, attempt, "run-2") == first
     assert first.run == "run-1"
     assert log.latest(DIGEST).submission == first
+
+
+def test_who_submitted_is_whom_the_server_knows_by_the_address(log, tracker):
+    tracker.uri = "https://nightly:secret@mlflow.example.org"
+    attempt = log.latest(DIGEST)
+    log.claim(DIGEST, attempt)
+    (claim,) = log._params().values()
+    assert json.loads(claim)["who"] == "nightly"
+    assert settle(log, attempt, "run-1").who == "nightly"
 
 
 def test_another_attempt_begins_without_claims(log):
     attempt = log.latest(DIGEST)
     log.claim(DIGEST, attempt)
-    log.settle(DIGEST, attempt, submission("run-1"))
+    settle(log, attempt, "run-1")
     again = Attempt(2, 0, None)
     assert log.claim(DIGEST, again)
     assert log.latest(DIGEST) == Attempt(2, 1, None)
-    log.settle(DIGEST, again, submission("run-2"))
+    settle(log, again, "run-2")
     assert log.latest(DIGEST).submission.run == "run-2"
 
 

@@ -69,6 +69,18 @@ def test_a_run_with_a_digest_keeps_to_it(catalogue):
     assert opened(catalogue, "of-the-trigger", "my-run")[:2] == ("my-run", "of-the-trigger")
 
 
+@pytest.mark.parametrize(
+    ("meta", "licence"),
+    [('{"license": "CC0-1.0"}', "CC0-1.0"), ("{}", None), ('["CC0-1.0"]', None), ("{", None)],
+)
+def test_a_run_states_the_licence_of_its_catalogue_where_it_is_told(
+    catalogue, tracker, meta, licence
+):
+    (catalogue / "meta.json").write_text(meta)
+    opened(catalogue, "")
+    assert tracker.tags(tracker.find_run(KEY)).get(names.LICENCE) == licence
+
+
 def test_a_catalogue_that_is_gone_is_one_line(tmp_path, capfd):
     with pytest.raises(SystemExit):
         opened(tmp_path / "nowhere", "")

@@ -19,6 +19,7 @@ from xcflow.errors import ConfigError, DataError, XcflowError
 from xcflow.serving.predictor import Predictor
 from xcflow.steps import STEPS, export_embeddings, run_step
 from xcflow.steps.evaluate_model import _require_tokens_of
+from xcflow.storage import publish
 from xcflow.topk import NO_LABEL
 from xcflow.vectors import ShardedVectors
 
@@ -56,6 +57,17 @@ def test_the_same_seed_gives_the_same_bytes(
         first, second = model.manifest(name), again.manifest(name)
         assert first.files == second.files, name
         assert first.digest == second.digest, name
+
+
+def test_every_file_may_be_read_by_whom_the_umask_lets(model: Any, tmp_path: Path):
+    (tmp_path / "usual").touch()
+    usual = (tmp_path / "usual").stat().st_mode
+    publish(model.bundle, tmp_path / "published")
+    names = ("dataset", "clusters", "encoder", "embeddings", "classifier", "bundle")
+    for folder in [*(getattr(model, name) for name in names), tmp_path / "published"]:
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert files
+        assert {path: path.stat().st_mode for path in files} == dict.fromkeys(files, usual)
 
 
 def test_another_seed_gives_another_model(

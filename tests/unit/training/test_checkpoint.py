@@ -1,5 +1,6 @@
 """Saved states: all of one, or none."""
 
+import os
 import resource
 from pathlib import Path
 
@@ -24,6 +25,18 @@ def test_what_is_saved_comes_back(home: Path):
         assert loaded[0][name].dtype == tensor.dtype
     assert repr(loaded[1]) == repr(state)
     assert home in Checkpoint("train", KEY, 0.0)._folder.parents
+
+
+def test_states_may_be_read_by_whom_the_umask_lets(home: Path):
+    checkpoint = Checkpoint("train", KEY, 0.0)
+    before = os.umask(0o027)
+    try:
+        checkpoint.keep({"a": torch.ones(1)}, 0)
+        checkpoint.save({"a": torch.ones(1)}, {})
+    finally:
+        os.umask(before)
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in checkpoint._folder.iterdir()}
+    assert modes == {"state.safetensors": "0o640", "best-0.safetensors": "0o640"}
 
 
 def test_another_piece_of_work_has_a_state_of_its_own(home: Path):
