@@ -46,19 +46,19 @@ def best_labels(
         ValueError: ``k`` is not positive.
     """
     top = predictor.top_k(list(texts), k)
-    likely = predictor.probabilities(top.scores)
+    # What is left out is told by what is shown: no label comes with less than was asked for.
+    likely = as_shown(predictor.probabilities(top.scores), PROBABILITY_DIGITS)
     kept = (top.labels != NO_LABEL) & (likely >= min_probability)
     ids = predictor.label_ids.take(top.labels[kept])
-    scores = rounded(top.scores[kept], SCORE_DIGITS)
-    probabilities = rounded(likely[kept], PROBABILITY_DIGITS)
+    scores = as_shown(top.scores[kept], SCORE_DIGITS)
+    columns = zip(ids, scores.tolist(), likely[kept].tolist(), strict=True)
     labels = (
         Label(id=label, score=score, probability=probability)
-        for label, score, probability in zip(ids, scores, probabilities, strict=True)
+        for label, score, probability in columns
     )
     return [list(islice(labels, count)) for count in kept.sum(axis=1).tolist()]
 
 
-def rounded(values: NDArray[np.float32], digits: int) -> list[float]:
-    """Scores or probabilities as they are shown."""
-    shown: list[float] = values.astype(np.float64).round(digits).tolist()
-    return shown
+def as_shown(values: NDArray[np.float32], digits: int) -> NDArray[np.float64]:
+    """Scores or probabilities, rounded."""
+    return values.astype(np.float64).round(digits)

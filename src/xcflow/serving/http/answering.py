@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from xcflow.serving.answers import PROBABILITY_DIGITS, SCORE_DIGITS, rounded
+from xcflow.serving.answers import PROBABILITY_DIGITS, SCORE_DIGITS, as_shown
 from xcflow.serving.explanation import Explanation
 from xcflow.serving.filtering import Filter
 from xcflow.serving.http.models import Served
@@ -90,18 +90,19 @@ def _labels(predictor: Predictor, questions: Sequence[Question]) -> list[list[di
         top = predictor.top_k_among(texts, k, [_filter(predictor, each) for each in questions])
     else:
         top = predictor.top_k(texts, k)
-    likely = predictor.probabilities(top.scores)
+    shown_scores = as_shown(top.scores, SCORE_DIGITS)
+    likely = as_shown(predictor.probabilities(top.scores), PROBABILITY_DIGITS)
     answers = []
     for question, rows, scores, probabilities in zip(
-        questions, top.labels, top.scores, likely, strict=True
+        questions, top.labels, shown_scores, likely, strict=True
     ):
         shown = (rows != NO_LABEL) & (probabilities >= question.min_probability)
         rows = rows[shown][: question.k]
         parts = (
             predictor.label_ids.take(rows),
             predictor.label_texts.take(rows),
-            rounded(scores[shown][: question.k], SCORE_DIGITS),
-            rounded(probabilities[shown][: question.k], PROBABILITY_DIGITS),
+            scores[shown][: question.k].tolist(),
+            probabilities[shown][: question.k].tolist(),
         )
         labels: list[dict[str, Any]] = [
             {

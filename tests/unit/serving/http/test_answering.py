@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from xcflow.serving.answers import best_labels
 from xcflow.serving.filtering import Filter
 from xcflow.serving.http.answering import Question, answer
 from xcflow.serving.http.models import Served
@@ -77,6 +78,18 @@ def test_filters_and_the_least_probability(served, predictor):
         [Question("amber goat", served, 12, min_probability=best["probability"] - 0.001)]
     )
     assert all(x["probability"] >= best["probability"] - 0.001 for x in sure.labels)
+
+
+@pytest.mark.parametrize("off", [-4e-5, 0.0, 4e-5])
+def test_no_label_is_shown_with_less_than_the_least_probability(served, predictor, off):
+    (everything,) = answer([Question("amber goat", served, 12)])
+    for label in everything.labels:
+        least = min(max(label["probability"] + off, 0.0), 1.0)
+        (found,) = answer([Question("amber goat", served, 12, min_probability=least)])
+        expected = [x for x in everything.labels if x["probability"] >= least]
+        assert found.labels == expected
+        (batch,) = best_labels(predictor, ["amber goat"], 12, least)
+        assert [x["id"] for x in batch] == [x["id"] for x in expected]
 
 
 def test_an_explanation_adds_up(served):
