@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import psycopg2
 
-WAIT_S = float(os.environ.get("DATABASE_WAIT_SECONDS", "60"))
+WAIT_VARIABLE = "DATABASE_WAIT_SECONDS"
 # Any number that nothing else in this database locks.
 LOCK = 20_170_411
 
@@ -21,9 +21,18 @@ def refuse(reason: str) -> NoReturn:
     sys.exit(f"start-server.sh: {' '.join(reason.split())}")
 
 
+def patience_s() -> float:
+    """How long the database is waited for."""
+    text = os.environ.get(WAIT_VARIABLE) or "60"
+    try:
+        return float(text)
+    except ValueError:
+        refuse(f"{WAIT_VARIABLE}={text}: expected a number of seconds")
+
+
 def connect() -> "psycopg2.extensions.connection":
     """A connection to the database, as soon as it takes one."""
-    end = time.monotonic() + WAIT_S
+    end = time.monotonic() + patience_s()
     while True:
         try:
             return psycopg2.connect("", connect_timeout=10)

@@ -553,14 +553,23 @@ def user(
 
     if role not in ROLES:
         raise BadUsageError(f"--role {role}: expected {', '.join(ROLES)}")
+    if not name or ":" in name:  # in a request the password follows the first colon
+        raise BadUsageError(f"{name!r}: a user's name must not be empty, nor hold a colon")
     place = Home.at(home)
     tracking = tracking_of(place)
-    password = os.environ.get("XCFLOW_USER_PASSWORD") or typer.prompt(
-        f"password of {name}", hide_input=True, confirmation_prompt=True
-    )
+    password = os.environ.get("XCFLOW_USER_PASSWORD") or _asked_password(name)
     put_user(Tracker.at(tracking, place), tracking.model_name, name, password, role)
     typer.echo(f"user {name}: {role}")
     return OK
+
+
+def _asked_password(user: str) -> str:
+    try:
+        if not sys.stdin.isatty():
+            raise typer.Abort
+        return str(typer.prompt(f"password of {user}", hide_input=True, confirmation_prompt=True))
+    except typer.Abort as error:
+        raise BadUsageError("no password: set $XCFLOW_USER_PASSWORD, or type it here") from error
 
 
 def _told(move: Any, as_json: bool, nothing: str) -> int:

@@ -36,7 +36,7 @@ from xcflow.registry.tracking import EXPERIMENT_VARIABLE, tracking_uri
 from xcflow.steps.flow import SUMMARY
 from xcflow_pipelines.watcher import Lines, Listener, LocalRun, Watcher
 
-CATALOGUE_CHARS = 32  # of a catalogue's name in the name of a run
+NAME_CHARS = 32  # of a catalogue's and a profile's name in the name of a run
 # How long a task that was told to end may take.
 GRACE_S = 30.0
 _SCRATCH = "tmp-"
@@ -123,7 +123,8 @@ def new_run_name(home: Home, label: str) -> str:
 
 def run_label(catalogue: str, profile: str, config: Config) -> str:
     """What most often differs between runs: the catalogue, the profile, K and the seed."""
-    return f"{_short(catalogue)}-{profile}-K{config.clustering.clusters}-s{config.run.seed}"
+    clusters, seed = config.clustering.clusters, config.run.seed
+    return f"{_short(catalogue)}-{_short(profile)}-K{clusters}-s{seed}"
 
 
 def refresh_label(catalogue: str) -> str:
@@ -131,8 +132,8 @@ def refresh_label(catalogue: str) -> str:
     return f"{_short(catalogue)}-refresh"
 
 
-def _short(catalogue: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", catalogue)[:CATALOGUE_CHARS].strip("-")
+def _short(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name)[:NAME_CHARS].strip("-")
 
 
 def forget_lost_outputs(cache: Path, *, everything: bool = False) -> None:

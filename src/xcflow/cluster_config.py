@@ -145,6 +145,9 @@ class ClusterConfig:
             _require(getattr(self, key) >= 0, f"cluster.{key} must not be negative")
         self._require_variables()
         _require(
+            not re.search(r"\s", self.image), f"cluster.image is no name of one: {self.image!r}"
+        )
+        _require(
             not self.require_digests or not self.image or re.fullmatch(BY_DIGEST, self.image),
             f"cluster.image must be named by its digest (NAME@sha256:...), it is {self.image}",
         )

@@ -700,6 +700,13 @@ class TrackingConfig:
 
     def __post_init__(self) -> None:
         _require_at_least(0, "tracking", self, "patience_seconds")
+        _require(self.experiment != "", "tracking.experiment must not be empty")
+        # MLflow takes neither / nor :, and its searches no quotes.
+        _require(
+            re.fullmatch(r"[^/:'\"]+", self.model_name) is not None,
+            "tracking.model_name must be a name without slashes, colons and quotes, it is "
+            f"{self.model_name!r}",
+        )
 
 
 @dataclass(frozen=True)
@@ -750,7 +757,19 @@ class TaskResources:
     tolerations: tuple[Toleration, ...] = ()
 
     def __post_init__(self) -> None:
+        _require(
+            re.fullmatch(r"([0-9]*\.)?[0-9]+|[0-9]+m", self.cpu) is not None,
+            f"resources: cpu must be a number of cores such as 2 or 500m, not {self.cpu!r}",
+        )
+        _require(
+            re.fullmatch(r"[1-9][0-9]*([KMGTPE]i|[MGTPE])?", self.memory) is not None,
+            f"resources: memory must be a size such as 4Gi, not {self.memory!r}",
+        )
         _require(self.accelerators >= 0, "resources: accelerators must not be negative")
+        _require(
+            self.accelerator != "" or not self.accelerators,
+            "resources: accelerators needs accelerator, the resource that is counted",
+        )
         require_volume_size(self.shared_memory, "resources: shared_memory")
 
 

@@ -70,6 +70,12 @@ def test_a_database_that_is_not_there():
     assert "refused" in line
 
 
+def test_a_patience_that_is_none():
+    pytest.importorskip("psycopg2")
+    (line,) = said(**COMPLETE | {"DATABASE_WAIT_SECONDS": "a while"}).splitlines()
+    assert "DATABASE_WAIT_SECONDS=a while: expected a number of seconds" in line
+
+
 def test_no_password_stands_in_the_settings():
     lines = (MLFLOW / "basic_auth.ini").read_text(encoding="utf-8").splitlines()
     settings = dict(line.split(" = ", 1) for line in lines if " = " in line and line[0] != "#")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -79,9 +80,15 @@ def sealed(uri, folder):
 
 
 @pytest.fixture
-def options(request):
-    """Options that give each test a model of its own."""
-    return ["--set", f"tracking.model_name={request.node.name}"]
+def model(request):
+    """The name of a model of the test's own."""
+    return re.sub(r"\W", "_", request.node.name)
+
+
+@pytest.fixture
+def options(model):
+    """Options that name it."""
+    return ["--set", f"tracking.model_name={model}"]
 
 
 @pytest.fixture
@@ -97,9 +104,9 @@ def trigger(options, capsys):
 
 
 @pytest.fixture
-def make_trigger(request, tmp_path):
+def make_trigger(model, tmp_path):
     def make():
-        config = Config.from_dict({"tracking": {"model_name": request.node.name}})
+        config = Config.from_dict({"tracking": {"model_name": model}})
         home = Home.at(tmp_path / f"home-{uuid.uuid4().hex[:8]}")
         tracker = Tracker.at(config.tracking, home)
         return Trigger(config, tracker, home, Kubeflow(config, "quick", home), QUICK)
@@ -354,9 +361,9 @@ def test_killed_while_the_cluster_acts_the_next_one_makes_it_one_run(
 
 
 @pytest.mark.slow
-def test_a_claim_without_a_run_is_taken_over(make_trigger, sealed, kubeflow, request, tmp_path):
-    config = Config.from_dict({"tracking": {"model_name": request.node.name}})
-    log = ClaimLog(Tracker.at(config.tracking, Home.at(tmp_path / "home")), request.node.name)
+def test_a_claim_without_a_run_is_taken_over(make_trigger, sealed, kubeflow, model, tmp_path):
+    config = Config.from_dict({"tracking": {"model_name": model}})
+    log = ClaimLog(Tracker.at(config.tracking, Home.at(tmp_path / "home")), model)
     trigger = make_trigger()
     digest = trigger.pull(sealed, dry_run=True).outline.digest
     assert log.claim(digest, Attempt(1, 0, None))
@@ -366,11 +373,11 @@ def test_a_claim_without_a_run_is_taken_over(make_trigger, sealed, kubeflow, req
 
 
 def test_a_listing_whose_content_the_champion_was_trained_on_needs_no_run(
-    trigger, uri, folder, request, tmp_path, monkeypatch, kubeflow
+    trigger, uri, folder, model, tmp_path, monkeypatch, kubeflow
 ):
     monkeypatch.delenv(names.RUN_KEY_VARIABLE, raising=False)
     replace_file(f"{uri}/meta.json", b'{"licence": "CC0-1.0"}')
-    config = Config.from_dict({"tracking": {"model_name": request.node.name}})
+    config = Config.from_dict({"tracking": {"model_name": model}})
     # A run that a schedule started: it finds out what stands there by itself.
     _, digest, *_ = flow.open_run("scheduled", uri, "", library_digest(), config.to_json())
     assert digest == catalogue_digest(folder)

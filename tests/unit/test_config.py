@@ -63,6 +63,17 @@ def test_there_is_a_quick_profile():
         ({"evaluation": {"ks": 5}}, "here: evaluation.ks must be a list, not 5"),
         ({"evaluation": {"ks": [1, "5"]}}, "here: evaluation.ks must be of type int, not '5'"),
         ({"run": {"seed": -1}}, "here: run.seed must not be negative, it is -1"),
+        ({"resources": {"other": {"cpu": "half"}}}, "cpu must be a number of cores such as 2 or"),
+        ({"resources": {"other": {"cpu": ""}}}, "cpu must be a number of cores .*, not ''"),
+        (
+            {"resources": {"other": {"memory": "64GB"}}},
+            "memory must be a size such as 4Gi, not '64",
+        ),
+        (
+            {"resources": {"other": {"accelerator": "", "accelerators": 1}}},
+            "resources: accelerators needs accelerator",
+        ),
+        ({"cluster": {"image": "one two"}}, "cluster.image is no name of one: 'one two'"),
     ],
 )
 def test_what_is_wrong_is_named(tree: dict[str, object], message: str):
@@ -112,6 +123,10 @@ def test_a_whole_number_stands_for_a_float():
         "evaluation.ks=[5, 1]",
         "gate.alpha=0.5",
         "gate.primary=F1",
+        "tracking.experiment=",
+        "tracking.model_name=",
+        "tracking.model_name=search/german",
+        "tracking.model_name=l'été",
         "validation.max_empty_texts=1.5",
     ],
 )

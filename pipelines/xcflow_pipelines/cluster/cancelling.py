@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from xcflow.config import Config
 from xcflow.errors import TrackingError
 from xcflow.home import Home
 from xcflow.progress import log
-from xcflow.registry.store import URI_VARIABLE
 from xcflow_pipelines.cluster.endpoint import Endpoint, RefusedError
-from xcflow_pipelines.cluster.status import RunState, find_run, state_of
+from xcflow_pipelines.cluster.status import RunState, find_run, named_tracker, state_of
 
 
 @dataclass(frozen=True)
@@ -56,13 +54,10 @@ def cancel(config: Config, run: str, home: Home) -> Cancelled:
 
 def _record(config: Config, home: Home, run_id: str) -> None:
     """Close the run in MLflow: its last task, which does so otherwise, may not come to it."""
-    if not (config.tracking.uri or os.environ.get(URI_VARIABLE)):
-        return
     from xcflow.registry import operations
-    from xcflow.registry.tracking import Tracker
 
     try:
-        tracker = Tracker.at(config.tracking, home)
-        operations.interrupt_run(tracker, run_id, "cancelled")
+        if tracker := named_tracker(config, home):
+            operations.interrupt_run(tracker, run_id, "cancelled")
     except TrackingError as error:
-        log(f"{error}; the run stays open there")
+        log(f"{error}; a run that is open there stays so")

@@ -35,7 +35,12 @@ CatalogueOption = Annotated[
     str, typer.Option("--catalogue", metavar="URI", help="The catalogue, as s3://bucket/prefix.")
 ]
 PipelineOption = Annotated[
-    str, typer.Option("--pipeline", metavar="NAME", help="Which one [default: the retraining].")
+    str,
+    typer.Option(
+        "--pipeline",
+        metavar="NAME",
+        help="xcflow-retraining or xcflow-catalogue-refresh [default: the first].",
+    ),
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's name or id.")]
 ProductionOption = Annotated[

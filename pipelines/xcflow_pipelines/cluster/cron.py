@@ -7,6 +7,7 @@ is meant is checked here.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from xcflow_pipelines.shell import BadUsageError
@@ -14,6 +15,8 @@ from xcflow_pipelines.shell import BadUsageError
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 EXAMPLE = "0 0 3 * * *"
+# Days of each month, of February in the longest year.
+LENGTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
 class Field(NamedTuple):
@@ -57,7 +60,8 @@ def checked_cron(text: str) -> str:
             of them with commas.
 
     Raises:
-        BadUsageError: It is none; says which field is wrong, and what is meant perhaps.
+        BadUsageError: It is none, or names no day that there is; says which field is wrong, and
+            what is meant perhaps.
     """
     parts = text.upper().split()
     if len(parts) == len(FIELDS) - 1:
@@ -74,7 +78,27 @@ def checked_cron(text: str) -> str:
         for item in part.split(","):
             if reason := _wrong(field, item):
                 raise BadUsageError(f"--cron {text!r}: {field.name}: {reason}")
+    if _never(*parts[3:]):
+        raise BadUsageError(f"--cron {text!r}: never comes: no such month has such a day")
     return " ".join(parts)
+
+
+def _never(days: str, months: str, weekdays: str) -> bool:
+    """Whether all days are too late for all months; where weekdays are given, one is enough."""
+    first = min(_numbers(FIELDS[3], days))
+    longest = max(LENGTHS[month - 1] for month in _numbers(FIELDS[4], months))
+    return weekdays in ("*", "?") and first > longest
+
+
+def _numbers(field: Field, part: str) -> Iterator[int]:
+    """What a right part stands for, of a field that counts from 1."""
+    for item in part.split(","):
+        where, slash, step = item.partition("/")
+        first, dash, last = where.partition("-")
+        start = field.number(first) or field.low
+        single = not (slash or dash or first in ("*", "?"))
+        end = start if single else field.number(last) or field.high
+        yield from range(start, end + 1, int(step or 1))
 
 
 def _wrong(field: Field, item: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -127,7 +128,12 @@ class Endpoint:
             ClusterError: See above.
         """
         health = self._kfp.HealthzServiceApi(self._client)
-        multi_user = bool(self.ask(health.healthz_service_get_healthz).multi_user)
+        try:
+            multi_user = bool(self.ask(health.healthz_service_get_healthz).multi_user)
+        except RefusedError as error:
+            if error.status != 404:
+                raise
+            raise self._other("404") from error
         if multi_user and not self.namespace:
             raise ClusterError(
                 f"{self.host}: serves several users: set cluster.namespace to your profile's "
@@ -174,11 +180,7 @@ class Endpoint:
         kind = self._client.last_response.getheader("Content-Type") or ""
         if "json" not in kind:
             # Such as the page of a proxy where one has to log in.
-            raise RefusedError(
-                f"{self.host}: answers, but not as Kubeflow Pipelines does ({kind or 'no type'}): "
-                f"the address is wrong, or a token is missing (${TOKEN_VARIABLE})",
-                200,
-            )
+            raise self._other(kind or "no type")
         return answer
 
     def settle(self, find: Callable[[], T | None], create: Callable[[], T]) -> tuple[T, bool]:
@@ -247,6 +249,13 @@ class Endpoint:
             settings.refresh_api_key_hook = _refresh_token
         return self._kfp.ApiClient(settings)
 
+    def _other(self, answer: str) -> RefusedError:
+        return RefusedError(
+            f"{self.host}: answers, but not as Kubeflow Pipelines does ({answer}): the address is "
+            f"wrong, or a token is missing (${TOKEN_VARIABLE})",
+            200,
+        )
+
     def _refusal(self, error: Any) -> ClusterError:
         status, said = error.status or 0, _said(error)
         if not status or status in (429, 500, 502, 503, 504):
@@ -279,18 +288,25 @@ def _token() -> str:
     """The token to show: the one in the environment, else the one in a file, else none.
 
     Raises:
-        ClusterError: A file that is named cannot be read.
+        ClusterError: A file that is named cannot be read, or what is given is no token.
     """
     if token := os.environ.get(TOKEN_VARIABLE):
-        return token.strip()
+        return _checked(token, f"${TOKEN_VARIABLE}")
     named = os.environ.get(TOKEN_FILE_VARIABLE)
     path = Path(named) if named else POD_TOKEN
     if not named and not path.is_file():
         return ""
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return _checked(path.read_text(encoding="utf-8", errors="replace"), str(path))
     except OSError as error:
         raise ClusterError(f"{path}: the token cannot be read: {error.strerror}") from error
+
+
+def _checked(text: str, where: str) -> str:
+    token = text.strip()
+    if not re.fullmatch(r"[!-~]*", token):  # nothing else can stand in a request's header
+        raise ClusterError(f"{where}: holds no token: expected one word of ASCII characters")
+    return token
 
 
 def _refresh_token(settings: Any) -> None:

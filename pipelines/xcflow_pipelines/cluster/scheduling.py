@@ -101,9 +101,10 @@ def schedule(
     require_reachable(catalogue_uri)
     endpoint = Endpoint.of(config.cluster)
     endpoint.require_answer()
-    version = upload(endpoint, compile_package(config, pipeline))
+    package = compile_package(config, pipeline)
+    version = upload(endpoint, package)
     experiment = made_experiment(endpoint, config.tracking.experiment)
-    label = cluster_run_label(config, profile, catalogue_uri)
+    label = cluster_run_label(package.pipeline, config, profile, catalogue_uri)
     # The digest of the catalogue is left to each run to look up.
     arguments = run_arguments(config, f"{label}-{START_TIME}", catalogue_uri, "")
     wanted = runnable(config, version, arguments)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xcflow.config import Config
-from xcflow.errors import ClusterError
+from xcflow.errors import ClusterError, TrackingError
+from xcflow.home import Home
 from xcflow.progress import log
+from xcflow.registry import names
+from xcflow.registry.store import URI_VARIABLE
 from xcflow_pipelines.cluster.endpoint import Endpoint, EndpointAwayError, RefusedError, equals
 from xcflow_pipelines.cluster.experiments import required_experiment
 from xcflow_pipelines.shell import FAILED, NOT_PROMOTED, OK
+
+if TYPE_CHECKING:
+    from xcflow.registry.tracking import Tracker
 
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 # The task that makes a model the champion; it is only there after a good verdict.
@@ -53,7 +60,7 @@ class RunState:
         name: Its name.
         state: As Kubeflow calls it.
         seconds: How long it took or has been going on.
-        error: Why it failed, empty where it did not.
+        error: Why it failed, or was refused to promote its model; empty where it was not.
         promoted: Whether its model became champion.
         tasks: Its tasks, in the order in which they began.
         page: Where a person sees it.
@@ -95,7 +102,7 @@ def run_state(config: Config, run: str) -> RunState:
     """
     endpoint = Endpoint.of(config.cluster)
     endpoint.require_answer()
-    return state_of(endpoint, find_run(endpoint, config, run))
+    return _with_refusal(config, state_of(endpoint, find_run(endpoint, config, run)))
 
 
 def watch(config: Config, run: str) -> Iterator[RunState]:
@@ -120,10 +127,36 @@ def watch(config: Config, run: str) -> Iterator[RunState]:
             states = (state.state, [(task.name, task.state) for task in state.tasks])
             if states != shown:
                 shown = states
+                state = _with_refusal(config, state)
                 yield state
             if state.ended:
                 return
         time.sleep(POLL_S)
+
+
+def named_tracker(config: Config, home: Home) -> Tracker | None:
+    """The tracking store of a run, None where neither configuration nor environment names one."""
+    if not (config.tracking.uri or os.environ.get(URI_VARIABLE)):
+        return None
+    from xcflow.registry.tracking import Tracker
+
+    return Tracker.at(config.tracking, home)
+
+
+def _with_refusal(config: Config, state: RunState) -> RunState:
+    """A state with what only the tracking store knows: a promotion that is refused ends well."""
+    if not state.promoted:
+        return state
+    try:
+        tracker = named_tracker(config, Home.at())
+        if tracker is None:
+            return state
+        tags = tracker.tags(tracker.find_run(state.run_id))
+    except TrackingError as error:
+        log(f"{error}; whether the promotion was refused is not known")
+        return state
+    refused = tags.get(names.NOT_PROMOTED, "")
+    return replace(state, promoted=not refused, error=refused or state.error)
 
 
 def find_run(endpoint: Endpoint, config: Config, run: str) -> Any:

@@ -14,11 +14,13 @@ from xcflow.config import Config
 from xcflow.errors import ClusterError
 from xcflow.library import library_digest
 from xcflow.storage import is_remote
+from xcflow.storage.places import RemoteFolder
+from xcflow_pipelines import refreshing
 from xcflow_pipelines.cluster.compiling import compile_package
 from xcflow_pipelines.cluster.endpoint import Endpoint, RefusedError, contains
 from xcflow_pipelines.cluster.experiments import made_experiment
 from xcflow_pipelines.cluster.uploading import Version, upload
-from xcflow_pipelines.local import run_label
+from xcflow_pipelines.local import refresh_label, run_label
 
 KEY_CHARS = 12
 # The endpoint keeps times of creation in whole seconds. After a longer pause whoever started a run
@@ -80,7 +82,7 @@ def submit(
     if present := _runs_of(endpoint, experiment, mark):
         return _submitted(endpoint, present[0], package.version, created=False)
     version = upload(endpoint, package)
-    name = f"{cluster_run_label(config, profile, catalogue_uri)}-{mark}"
+    name = f"{cluster_run_label(package.pipeline, config, profile, catalogue_uri)}-{mark}"
     arguments = run_arguments(config, name, catalogue_uri, catalogue_digest)
     mine, asked = endpoint.settle(
         lambda: next(iter(_runs_of(endpoint, experiment, mark)), None),
@@ -106,9 +108,11 @@ def run_arguments(
     }
 
 
-def cluster_run_label(config: Config, profile: str, catalogue_uri: str) -> str:
-    """How the names of runs begin."""
+def cluster_run_label(pipeline: str, config: Config, profile: str, catalogue_uri: str) -> str:
+    """How the names of a pipeline's runs begin: as those of local runs."""
     catalogue = catalogue_uri.rstrip("/").rpartition("/")[2]
+    if pipeline == refreshing.NAME:
+        return refresh_label(catalogue)
     return run_label(catalogue, Path(profile).stem, config)
 
 
@@ -117,12 +121,14 @@ def require_reachable(catalogue_uri: str) -> None:
 
     Raises:
         ClusterError: See above.
+        StorageError: No catalogue is named.
     """
     if not is_remote(catalogue_uri):
         raise ClusterError(
             f"--catalogue {catalogue_uri!r}: the cluster's tasks cannot read it: copy it to a "
             "bucket and name it as s3://bucket/prefix"
         )
+    RemoteFolder.of(catalogue_uri)
 
 
 def runnable(config: Config, version: Version, arguments: dict[str, str]) -> dict[str, Any]:

@@ -107,6 +107,8 @@ def trigger_run(
         BadUsageError: What is asked for cannot be together.
         XcflowError: The catalogue, the tracking store or the cluster cannot be asked, or refuses.
     """
+    if not request.catalogue:
+        raise BadUsageError("--catalogue is empty: name the folder, as s3://bucket/prefix")
     if request.again and watch_s:
         raise BadUsageError("--again with --watch would submit runs without end: give one of them")
     cluster = Kubeflow(config, request.profile, home)

@@ -149,6 +149,8 @@ class ClaimLog:
             return None
         if experiment.lifecycle_stage == "deleted":
             raise TrackingError(f"the experiment {self._name!r} was deleted: restore it")
+        if _RUN not in experiment.tags:
+            raise TrackingError(f"the experiment {self._name!r} was made by hand: rename it")
         return str(experiment.tags[_RUN])
 
     def _make(self) -> str:

@@ -117,11 +117,16 @@ def close_run(tracker: Tracker, key: str, succeeded: bool, error: str) -> str:
 
 
 def describe_run(tracker: Tracker, key: str) -> dict[str, str]:
-    """The name of a pipeline's run, the verdict on its model, and where a person sees it."""
+    """What there is to tell of a pipeline's run: see ``xcflow.steps.flow.TrackedRun``."""
     run = tracker.find_run(key)
     name, _ = tracker.description(run)
-    verdict = tracker.tags(run).get(names.VERDICT, "")
-    return {"name": name, "verdict": verdict, "page": tracker.run_page(run)}
+    tags = tracker.tags(run)
+    return {
+        "name": name,
+        "verdict": tags.get(names.VERDICT, ""),
+        "refused": tags.get(names.NOT_PROMOTED, ""),
+        "page": tracker.run_page(run),
+    }
 
 
 def interrupt_run(tracker: Tracker, key: str, reason: str) -> None:

@@ -246,6 +246,8 @@ class Tracker:
             except MlflowException as error:
                 if error.error_code != "INVALID_PARAMETER_VALUE":
                     raise
+                if key not in self.client.get_run(run).data.params:  # such as of a deleted run
+                    raise
                 return False
         return True
 

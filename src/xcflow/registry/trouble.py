@@ -47,7 +47,9 @@ def refused(uri: str, who: Credentials, status: int, endpoint: str) -> AccessErr
     if status == _UNKNOWN_USER:
         return CredentialsError(f"{where}: {who.rejection}")
     asked = f" ({endpoint})" if endpoint else ""
-    return AccessError(f"{where}: {who} has no right to this{asked}: {_RIGHTS}")
+    # To the question for something that is not there, users get the same answer.
+    absent = ", or it is not there" if endpoint.endswith("/get") else ""
+    return AccessError(f"{where}: {who} has no right to this{asked}{absent}: {_RIGHTS}")
 
 
 def _status_of(error: BaseException) -> int:

@@ -236,11 +236,13 @@ class TrackedRun:
     Attributes:
         name: Its name.
         verdict: The gate's verdict, empty where it did not come to that.
+        refused: Why its model was not promoted in spite of the verdict, empty where it was.
         page: Where a person sees it, empty where nobody serves it.
     """
 
     name: str
     verdict: str = ""
+    refused: str = ""
     page: str = ""
 
 
@@ -248,7 +250,9 @@ def _ending(config: Config, key: str, state: str, reason: str, run: TrackedRun) 
     """How a run ended, for programs and, as ``text``, for chats."""
     outcome = f"failed: {reason}"
     if state == "SUCCEEDED":
-        outcome = "promoted" if run.verdict == names.PROMOTE else f"finished, {run.verdict}"
+        promoted = run.verdict == names.PROMOTE and not run.refused
+        outcome = "promoted" if promoted else f"finished, {run.verdict}"
+        outcome += f", not promoted: {run.refused}" if run.refused else ""
     pages = config.cluster.ui or config.cluster.host
     links = {"mlflow": run.page}
     if pages and re.fullmatch(_KUBEFLOW_ID, key):

@@ -7,7 +7,7 @@ checkpoint takes the same choices as one that was never interrupted.
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -133,17 +133,28 @@ def train(
         if "order" in tensors:
             order = tensors["order"].numpy()
         log(f"{plan.title}: going on from epoch {now.epoch + 1}, step {now.step + 1}")
-    while now.epoch < plan.epochs and now.epoch - now.best_epoch <= plan.patience:
-        if order is None:
-            with phase("order"):
-                order = trainee.order(now.epoch)
-        _run_epoch(trainee, documents, plan, checkpoint, now, order, world)
-        order = None
-        if _validate(trainee, now, plan, now.epoch):
-            checkpoint.keep(trainee.state(training=False), now.epoch, trainee.dealt())
-        now.epoch, now.step = now.epoch + 1, 0
-        if any(total(world, world.first and checkpoint.due())):
-            _save(trainee, checkpoint, now, None)
+    # A step changes the model in many places, and a validation the curves and the best model: they
+    # are not broken into. An interruption takes effect after them, when the state is saved. Ranks
+    # end at the same place, whichever of them heard of it, and however often.
+    stop = False
+    with held_back(once=world.alone) as interrupted:
+        while not stop and now.epoch < plan.epochs and now.epoch - now.best_epoch <= plan.patience:
+            if order is None:
+                with phase("order"):
+                    order = trainee.order(now.epoch)
+            stop = _run_epoch(trainee, documents, plan, checkpoint, now, order, world, interrupted)
+            if stop:
+                break
+            order = None
+            if _validate(trainee, now, plan, now.epoch):
+                checkpoint.keep(trainee.state(training=False), now.epoch, trainee.dealt())
+            now.epoch, now.step = now.epoch + 1, 0
+            told, due = total(world, interrupted(), world.first and checkpoint.due())
+            stop = bool(told)
+            if stop or due:
+                _save(trainee, checkpoint, now, None)
+    if stop:  # another rank was told
+        raise Interruption(signal.SIGTERM)
     if now.best_epoch != now.epoch - 1:
         trainee.restore(checkpoint.kept(now.best_epoch, trainee.dealt()), training=False)
     return {"series": now.series, "best_epoch": now.best_epoch, "epochs": now.epoch}
@@ -157,17 +168,13 @@ def _run_epoch(
     now: Progress,
     order: NDArray[np.int64],
     world: World,
-) -> None:
+    interrupted: Callable[[], bool],
+) -> bool:
+    """Take the steps of an epoch that are left; whether an interruption ended them early."""
     steps = -(-documents // plan.batch_size)
     title = f"{plan.title}, epoch {now.epoch + 1} of {plan.epochs}"
     stop = 0.0
-    # A step changes the model in many places, so it is not broken into: an interruption takes
-    # effect between two steps, after the state is saved. Ranks do so after the same step, whichever
-    # of them heard of it, and however often.
-    with (
-        held_back(once=world.alone) as interrupted,
-        progress(title, documents, "documents") as advance,
-    ):
+    with progress(title, documents, "documents") as advance:
         while now.step < steps and not stop:
             rows = order[now.step * documents // steps : (now.step + 1) * documents // steps]
             rng = np.random.default_rng([plan.seed, now.epoch, now.step])
@@ -185,8 +192,7 @@ def _run_epoch(
             advance(len(rows), f"loss {loss:.4f}")
             if save or stop:
                 _save(trainee, checkpoint, now, order)
-    if stop:  # another rank was told
-        raise Interruption(signal.SIGTERM)
+    return bool(stop)
 
 
 def _validate(trainee: Trainee, now: Progress, plan: Plan, epoch: int) -> bool:

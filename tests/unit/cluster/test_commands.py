@@ -69,6 +69,19 @@ def test_from_submit_to_status_to_cancel(xcflow, kubeflow):
     assert "CANCELED" in xcflow("status", run["name"], code=1)
 
 
+def test_a_refresh_is_submitted_and_scheduled_under_names_of_its_own(xcflow, kubeflow):
+    refresh = ("--pipeline", "xcflow-catalogue-refresh", "--catalogue", URI, "--json")
+    run = json.loads(xcflow("submit", *refresh))
+    assert run["version"].startswith("xcflow-catalogue-refresh-")
+    assert run["name"].startswith("debian-refresh-")
+    xcflow("schedule", "--cron", "0 0 3 * * *", "--catalogue", URI)
+    xcflow("schedule", "--cron", "0 0 4 * * *", "--name", "refresh", *refresh)
+    assert len(kubeflow.enabled()) == 2
+    rows = kubeflow.recurring_runs.values()
+    names = [row["runtime_config"]["parameters"]["run_name"] for row in rows]
+    assert [name.split("-")[1] for name in names] == ["quick", "refresh"]
+
+
 def test_status_says_whose_model_is_champion(xcflow, kubeflow):
     run = json.loads(xcflow("submit", "--catalogue", URI, "--json"))
     kubeflow.go_on(run["run_id"], "SUCCEEDED", [("gate-model", "SUCCEEDED", 3, "")])
@@ -109,6 +122,8 @@ def test_a_schedule_is_made_listed_changed_and_removed(xcflow, kubeflow):
         (["schedule", "--cron", "0 0 3 * * *"], 2, "--cron and --catalogue belong together"),
         (["schedule", "--remove", "--name", "none"], 1, "no schedule 'none'"),
         (["submit", "--catalogue", "/here"], 1, "the cluster's tasks cannot read it"),
+        (["trigger", "--catalogue", ""], 2, "--catalogue is empty: name the folder"),
+        (["submit", "--catalogue", "s3://"], 1, "s3://: expected s3://bucket/prefix"),
         (["status", "nothing"], 1, "no experiment 'xcflow'"),
         (["submit"], 2, "Missing option '--catalogue'"),
     ],

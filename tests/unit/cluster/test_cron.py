@@ -13,6 +13,11 @@ from xcflow_pipelines.shell import BadUsageError
         ("  0  30 2 ? * mon-fri ", "0 30 2 ? * MON-FRI"),
         ("0 */15 8-18/2 1,15 jan,JUL 0", "0 */15 8-18/2 1,15 JAN,JUL 0"),
         ("59 59 23 31 12 6", "59 59 23 31 12 6"),
+        ("0 0 3 29 feb *", "0 0 3 29 FEB *"),
+        ("0 0 3 31 2,apr-5 ?", "0 0 3 31 2,APR-5 ?"),
+        ("0 0 3 31 2/3 *", "0 0 3 31 2/3 *"),
+        ("0 0 3 31,1 feb *", "0 0 3 31,1 FEB *"),
+        ("0 0 3 31 feb MON", "0 0 3 31 FEB MON"),
     ],
 )
 def test_what_means_something_is_taken_in_one_form(text, checked):
@@ -40,6 +45,8 @@ def test_what_means_something_is_taken_in_one_form(text, checked):
         ("0 1-2-3 * * * *", "minute: '1-2-3' is not within"),
         ("0 1, * * * *", "minute: '' is not within"),
         ("0 -1 * * * *", "minute: '-1' is not within"),
+        ("0 0 3 30-31 FEB *", "never comes: no such month has such a day"),
+        ("0 0 3 31/2 4-10/5,11,4-6/2 ?", "never comes"),
     ],
 )
 def test_what_means_nothing_is_one_line(text, line):

@@ -40,6 +40,11 @@ def test_nobody_there_is_one_line():
         answered(host=f"http://127.0.0.1:{port}")
 
 
+def test_another_server_is_one_line(kubeflow):
+    with pytest.raises(ClusterError, match=r"not as Kubeflow Pipelines does \(404\): the address"):
+        answered(host=f"{kubeflow.url}/elsewhere")
+
+
 def test_a_name_that_nobody_knows_is_one_line():
     with pytest.raises(EndpointAwayError, match="cannot be reached"):
         answered(host="http://kubeflow.invalid")
@@ -96,6 +101,15 @@ def test_a_token_that_cannot_be_read_is_one_line(kubeflow, monkeypatch, tmp_path
     with pytest.raises(ClusterError, match="none: the token cannot be read: No such file"):
         answered()
     assert POD_TOKEN.is_absolute()
+
+
+@pytest.mark.parametrize("content", ["one\ntwo", "t€ken", "tök", b"\xff\xfe\x00"])
+def test_what_is_no_token_is_one_line(kubeflow, monkeypatch, tmp_path, content):
+    path = tmp_path / "token"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(path))
+    with pytest.raises(ClusterError, match="token: holds no token: expected one word of ASCII"):
+        answered()
 
 
 def test_a_page_where_one_has_to_log_in_is_no_endpoint():

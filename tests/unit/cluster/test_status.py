@@ -24,6 +24,7 @@ NOBODY = "00000000-0000-4000-8000-00000000dead"
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch):
     monkeypatch.setattr(status, "POLL_S", 0.01)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 @pytest.fixture
@@ -77,6 +78,20 @@ def test_where_no_task_says_why_the_run_does(kubeflow, config, run):
 def test_the_exit_code_is_that_of_a_local_run(kubeflow, config, run, state, tasks, code):
     kubeflow.go_on(run.run_id, state, tasks)
     assert run_state(config, run.name).exit_code == code
+
+
+def test_a_promotion_that_was_refused_ends_well_and_leaves_the_champion(
+    kubeflow, config, run, tmp_path, monkeypatch
+):
+    kubeflow.go_on(run.run_id, "SUCCEEDED", [*TRAINED, ("promote-model", "SUCCEEDED", 1, "")])
+    home = Home.at(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home.database}")
+    tracker = Tracker.at(config.tracking, home)
+    tracked = tracker.open_run(run.name, run.run_id, {}, {})
+    assert run_state(config, run.name).exit_code == 0
+    tracker.tag(tracked, {names.NOT_PROMOTED: "tom may not promote"})
+    for state in (run_state(config, run.name), *watch(config, run.name)):
+        assert (state.promoted, state.exit_code, state.error) == (False, 3, "tom may not promote")
 
 
 def test_watching_tells_each_change_once_and_ends_with_the_run(kubeflow, config, run):

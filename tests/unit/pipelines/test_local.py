@@ -87,6 +87,7 @@ def test_names_of_runs_do_not_repeat(tmp_path):
 def test_a_run_is_named_by_what_differs_most_often():
     config = Config.from_dict({"clustering": {"clusters": 64}, "run": {"seed": 3}})
     assert run_label("small debian/é", "quick", config) == "small-debian-é-quick-K64-s3"
+    assert run_label("books", "kids' books", config) == "books-kids-books-K64-s3"
     assert len(run_label("x" * 100, "quick", config)) == 32 + len("-quick-K64-s3")
 
 

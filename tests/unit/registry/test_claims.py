@@ -105,3 +105,16 @@ def test_a_deleted_record_is_told_not_begun_anew(log, tracker):
     tracker.client.delete_experiment(experiment.experiment_id)
     with pytest.raises(TrackingError, match="'model triggers' was deleted: restore it"):
         log.latest(DIGEST)
+
+
+def test_a_claim_that_cannot_be_written_is_told_not_taken_for_anothers(log, tracker):
+    attempt = log.latest(DIGEST)
+    tracker.client.delete_run(log.open())
+    with pytest.raises(TrackingError, match="must be in the 'active' state"):
+        log.claim(DIGEST, attempt)
+
+
+def test_an_experiment_of_somebody_else_is_left_alone(log, tracker):
+    tracker.client.create_experiment("model triggers")
+    with pytest.raises(TrackingError, match="'model triggers' was made by hand: rename it"):
+        log.claim(DIGEST, log.latest(DIGEST))

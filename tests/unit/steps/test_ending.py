@@ -117,6 +117,17 @@ def test_the_webhook_is_told_of_a_failure_and_why(tracker):
     assert told["links"] == {}
 
 
+def test_the_webhook_is_told_of_a_promotion_that_was_refused(tracker):
+    tags = {names.VERDICT: names.PROMOTE, names.NOT_PROMOTED: "tom may not promote"}
+    tracker.tag(tracker.find_run(KEY), tags)
+    with Hook() as hook:
+        ended(notify={"webhook": hook.url})
+    ((_, _, told),) = hook.told
+    assert told["text"] == (
+        "xcflow run nightly-0102-0300: finished, PROMOTE, not promoted: tom may not promote"
+    )
+
+
 def test_an_address_from_the_environment_goes_before(tracker, monkeypatch):
     with Hook() as named, Hook() as secret:
         monkeypatch.setenv(webhook.VARIABLE, secret.url)

@@ -187,21 +187,41 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(home: Path, make: Callable
         assert_same(resumed, undisturbed)
 
 
-def test_an_interrupted_step_is_finished_and_saved(home: Path):
+@pytest.mark.parametrize(
+    ("place", "steps", "validations"), [("order", 4, 2), ("step", 5, 2), ("validate", 3, 2)]
+)
+def test_what_is_interrupted_is_finished_and_saved(
+    home: Path, place: str, steps: int, validations: int
+):
     """Though the time to save had not come."""
 
     class Interrupted(Scripted):
+        validated = 0
+
+        def order(self, epoch: int) -> np.ndarray:
+            self.interrupt("order", epoch == 1)
+            return super().order(epoch)
+
         def step(self, rows: np.ndarray, rate: float, rng: np.random.Generator) -> float:
-            if len(self.batches) == 4:
-                signal.raise_signal(signal.SIGTERM)
+            self.interrupt("step", len(self.batches) == 4)
             return super().step(rows, rate, rng)
 
-    first, second = Interrupted([0.1] * 9), Scripted([0.1] * 9)
+        def validate(self) -> dict[str, float]:
+            self.interrupt("validate", self.validated == 1)
+            self.validated += 1
+            return super().validate()
+
+        def interrupt(self, where: str, now: bool) -> None:
+            if where == place and now:
+                signal.raise_signal(signal.SIGTERM)
+
+    first, second = Interrupted([0.1, 0.2, 0.3, 0.4]), Scripted([0.3, 0.4])
     with pytest.raises(Interruption), interruptible():
         train(first, DOCUMENTS, plan(3), never())
-    assert len(first.batches) == 5
-    train(second, DOCUMENTS, plan(3), never())
-    assert len(second.batches) == 4
+    assert (len(first.batches), first.validated) == (steps, validations)
+    history = train(second, DOCUMENTS, plan(3), never())
+    assert len(second.batches) == 9 - steps
+    assert history["series"]["validation/nDCG@5"] == [[0, 0.1], [1, 0.2], [2, 0.3], [3, 0.4]]
 
 
 def test_the_same_seed_gives_the_same_weights(home: Path, make: Callable[[], Trainee]):
