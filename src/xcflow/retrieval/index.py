@@ -205,7 +205,11 @@ def _products(
 
     kinds: Any = faiss
     pointers = [kinds.swig_ptr(array) for array in (out, queries, vectors, rows)]
+    threads = kinds.omp_get_max_threads()
+    if len(rows) == 1:  # which is shared with no other thread: to wait for them is all in vain
+        kinds.omp_set_num_threads(1)
     kinds.fvec_inner_products_by_idx(*pointers, vectors.shape[1], *rows.shape)
+    kinds.omp_set_num_threads(threads)
     return out
 
 

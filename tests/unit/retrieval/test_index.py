@@ -1,5 +1,8 @@
 """Exact and approximate search."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +177,26 @@ def test_a_query_is_answered_alike_alone_and_among_others(kind: Kind):
         alone = built.search(query[None], 100)
         np.testing.assert_array_equal(alone.labels[0], together.labels[row])
         np.testing.assert_array_equal(alone.scores[0], together.scores[row])
+
+
+def test_a_lone_query_wakes_no_other_thread():
+    code = (
+        "import os, numpy as np\n"
+        "from xcflow.retrieval.index import VectorIndex\n"
+        "import faiss\n"
+        "index = VectorIndex(np.eye(400, 8, dtype=np.float32), 'flat')\n"
+        "count = lambda: len(os.listdir('/proc/self/task'))\n"
+        "before, query = count(), np.ones((9, 8), np.float32)\n"
+        "index.search(query[:1], 5)\n"
+        "index.products(query[:1], np.zeros(5, np.int64), np.arange(5))\n"
+        "alone = count() - before\n"
+        "index.search(query, 5)\n"  # these are shared
+        "print(alone, count() - before, faiss.omp_get_max_threads())"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["0", "2", "3"]
 
 
 def test_a_scan_is_made_in_blocks(monkeypatch: pytest.MonkeyPatch):
