@@ -89,12 +89,12 @@ def fit_calibrator(
     Args:
         scores: [T] scores of the proposals, by a fusion that did not learn from their document.
         proposals: N rows of proposed label rows.
-        truth: N rows of true label rows.
+        truth: N rows of true label rows; a document that has none says nothing.
         config: Method and depth.
     """
     right = proposals.also_in(truth)
     shown = top_of_rows(proposals, scores, config.depth).rows()
-    kept = proposals.also_in(shown)
+    kept = proposals.also_in(shown) & (truth.lengths > 0)[proposals.row_ids()]
     parts = _parts(scores, proposals)[kept]
     a, b = _mix(parts, right[kept])
     return Calibrator((a, b), fit_curve(parts @ np.array([a, b]), right[kept], config))

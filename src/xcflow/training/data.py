@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcflow.catalogue.dataset import Dataset
+from xcflow.evaluation.metrics import without
 from xcflow.labels.identity import known_relations, never_itself, same_item_labels
 from xcflow.ragged import Ragged
 
@@ -48,7 +49,9 @@ class Splits:
             the catalogue relates items to items.
         left_out: Label rows that each validation document's truth and predictions are measured
             without: in a catalogue of related items itself, and the items that are known from
-            ``fit`` to relate to it. The reverse of a known pair is remembered, not predicted.
+            ``fit`` to relate to it (the reverse of a known pair is remembered, not predicted); and
+            its true labels that holding it out left without a document, beyond the share that
+            such labels have in the test split.
     """
 
     fit: Examples
@@ -61,11 +64,39 @@ class Splits:
         """The splits of a data set."""
         fit = _examples(dataset, dataset.fit_rows)
         validation = _examples(dataset, dataset.validation_rows)
-        if never_itself(fit.same_item, fit.labels):
-            left_out = known_relations(validation.same_item, fit.same_item, fit.labels)
-            return cls(fit, validation, True, left_out)
+        excludes_itself = never_itself(fit.same_item, fit.labels)
         nothing = Ragged(np.empty(0, np.int32), np.zeros(len(validation) + 1, np.int64))
-        return cls(fit, validation, False, nothing)
+        left_out = (
+            known_relations(validation.same_item, fit.same_item, fit.labels)
+            if excludes_itself
+            else nothing
+        )
+        truth = without(validation.labels, left_out)
+        cold = truth.keep(_too_cold(truth, fit, _cold_share(dataset)))
+        return cls(fit, validation, excludes_itself, left_out.beside(cold))
+
+
+def _cold_share(dataset: Dataset) -> float:
+    """Share of the test split's pairs whose label has no training document; 1 of no pairs."""
+    pairs = without(dataset.test.labels, dataset.test_filter)
+    return float((dataset.label_counts()[pairs.data] == 0).mean()) if len(pairs.data) else 1.0
+
+
+def _too_cold(truth: Ragged, fit: Examples, share: float) -> NDArray[np.bool_]:
+    """[T] cold pairs, without which ``share`` of those that remain is cold.
+
+    Many labels have one training document. Held out, it takes them from those that are learned; a
+    test split whose labels all have training documents holds none like them, and what was chosen
+    to find them would answer the others worse.
+    """
+    cold = fit.labels.counts(fit.label_count)[truth.data] == 0
+    pairs = np.flatnonzero(cold)
+    wanted = (len(cold) - len(pairs)) * share / (1.0 - share) if share < 1.0 else len(pairs)
+    kept = min(1.0, wanted / max(1, len(pairs)))
+    # Spread evenly: the n-th is kept where the whole part of n * kept rises.
+    rises = np.diff(np.floor(np.arange(len(pairs) + 1) * kept)) > 0
+    cold[pairs[rises]] = False
+    return cold
 
 
 def _examples(dataset: Dataset, rows: NDArray[np.int64]) -> Examples:

@@ -130,13 +130,28 @@ def test_no_ranking_changes():
 
 
 def test_only_the_best_labels_of_a_document_count():
-    lists = Lists(80, 1)
+    lists = Lists(120, 3)
     config = CalibrationConfig(depth=3)
-    found = fit_calibrator(lists.scores, lists.proposals, lists.truth, config)
     shown = top_of_rows(lists.proposals, lists.scores, 3).rows()
     # What is true beyond the third place might as well be wrong.
     kept = lists.truth.keep(lists.truth.also_in(shown))
-    again = fit_calibrator(lists.scores, lists.proposals, kept, config)
+    some = kept.lengths > 0
+    rows = np.flatnonzero(some)
+    scores, proposals = lists.scores[some[lists.proposals.row_ids()]], lists.proposals.take(rows)
+    assert len(kept.take(rows).data) < len(lists.truth.take(rows).data)
+    found = fit_calibrator(scores, proposals, lists.truth.take(rows), config)
+    again = fit_calibrator(scores, proposals, kept.take(rows), config)
+    assert found.to_dict() == again.to_dict()
+
+
+def test_a_document_without_a_true_label_says_nothing():
+    lists, config = Lists(120, 1), CalibrationConfig()
+    asked = np.arange(120) % 3 > 0
+    scores, proposals = lists.scores[asked[lists.proposals.row_ids()]], lists.proposals
+    rows = np.flatnonzero(asked)
+    found = fit_calibrator(scores, proposals.take(rows), lists.truth.take(rows), config)
+    truth = lists.truth.keep(asked[lists.truth.row_ids()])
+    again = fit_calibrator(lists.scores, proposals, truth, config)
     assert found.to_dict() == again.to_dict()
 
 

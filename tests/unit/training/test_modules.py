@@ -1,6 +1,7 @@
 """What the two modules and their validation do with a tiny data set."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from xcflow.catalogue.dataset import Dataset, Documents, Labels
 from xcflow.catalogue.string_table import StringTable
 from xcflow.config import EvaluationConfig
+from xcflow.evaluation.metrics import without
 from xcflow.labels.clustering import balanced_clusters
 from xcflow.negatives.batches import Curriculum, document_order
 from xcflow.ragged import Ragged
@@ -46,7 +48,8 @@ def test_splits_hold_the_documents_of_their_rows(themed: Dataset):
             assert examples.labels[chosen[i]].tolist() == themed.train.labels[row].tolist()
         assert examples.tokens().data.tolist() == themed.train.tokens.take(rows).data.tolist()
     assert splits.excludes_itself is False
-    assert splits.left_out.lengths.tolist() == [0] * len(themed.validation_rows)
+    # No item is a label here; all that is left out is what no document is left to learn from.
+    assert set(splits.left_out.data.tolist()).isdisjoint(splits.fit.labels.data.tolist())
 
 
 def items_dataset() -> Dataset:
@@ -73,9 +76,37 @@ def test_related_items_are_validated_without_what_is_known_of_them():
     splits = Splits.of(items_dataset())
     assert splits.excludes_itself is True
     assert splits.validation.same_item.tolist() == [25, 26, 27, 28, 29]
-    # 23 and 24 relate to 25, 24 to 26; nobody that is learned from relates to the others.
+    # 23 and 24 relate to 25, 24 to 26; nobody that is learned from relates to the others. No test
+    # pair is left, so nothing tells how many pairs of cold labels there should be.
     left_out = [splits.left_out[i].tolist() for i in range(5)]
     assert left_out == [[23, 24, 25], [24, 26], [27], [28], [29]]
+
+
+@pytest.mark.parametrize(("cold", "shares"), [(0, 0.0), (1, 0.25), (3, 0.5), (None, 0.5)])
+def test_validation_has_as_many_pairs_of_cold_labels_as_the_test_split(cold, shares):
+    """``cold``: of 3 test pairs on a label that has documents, so many more on ones without."""
+    names = StringTable.from_list([f"text {i}" for i in range(12)])
+    nothing = Ragged.from_rows([[]] * 12)
+    labels = StringTable.from_list([f"label {i}" for i in range(12)])
+    # Rows 6 to 11 are held out: each has label 0 and one that no other document has.
+    rows = [[0, 1]] * 6 + [[0, 2 + i] for i in range(6)]
+    train = Documents(names, names, nothing, Ragged.from_rows(rows))
+    pairs = [[]] if cold is None else [[0]] * 3 + [[11]] * cold
+    some = StringTable.from_list(["t"] * len(pairs))
+    test = Documents(some, some, Ragged.from_rows([[]] * len(pairs)), Ragged.from_rows(pairs))
+    dataset = replace(
+        items_dataset(),
+        labels=Labels(labels, labels, nothing),
+        train=train,
+        test=test,
+        test_filter=Ragged.from_rows([[]] * len(pairs)),
+        fit_rows=np.arange(6),
+        validation_rows=np.arange(6, 12),
+    )
+    splits = Splits.of(dataset)
+    truth = without(splits.validation.labels, splits.left_out)
+    assert (truth.data == 0).sum() == 6
+    assert (truth.data != 0).mean() == pytest.approx(shares)
 
 
 def test_validation_counts_hits_among_what_is_not_left_out():
