@@ -234,9 +234,9 @@ def test_what_was_altered_after_it_was_written_is_not_published(tmp_path, step, 
     for name in ("small", "big"):
         before = (step / name).read_bytes()
         (step / name).write_bytes(b"x" * len(before))
-        assert "was altered after it was written" in refused(publish, step, uri)
+        assert "was altered after it was written" in refused(publish, step, f"{uri}/{name}")
+        assert not keys(f"{uri}/{name}") & {name, MANIFEST}
         (step / name).write_bytes(before)
-    assert MANIFEST not in keys(uri)
 
 
 def test_publishing_the_same_again_sends_nothing(proxy, tmp_path, step, uri):
@@ -244,6 +244,19 @@ def test_publishing_the_same_again_sends_nothing(proxy, tmp_path, step, uri):
     sent = len(proxy.seen)
     publish(step, uri)
     assert {method for method, _, _ in proxy.seen[sent:]} == {"GET"}
+
+
+def test_what_had_come_whole_is_not_sent_again(proxy, tmp_path, step, uri):
+    """Large files do not wait for each other."""
+    with writing(tmp_path / "two", "thing") as folder:
+        for name in ("first", "second"):
+            (folder / name).write_bytes(os.urandom(2 * PART))
+    proxy.answer("POST", "/second?uploadId", 403, "AccessDenied")
+    assert "access denied" in refused(publish, tmp_path / "two", uri)
+    assert keys(uri) == {"first"}
+    publish(tmp_path / "two", uri)
+    assert proxy.count("POST", "/first?uploads") == 1
+    assert whole(fetch(uri, tmp_path / "cache")) == whole(tmp_path / "two")
 
 
 def test_another_folder_takes_the_place_of_the_first(proxy, tmp_path, step, uri):

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from xcflow.artifact import sha256_file
@@ -67,7 +68,6 @@ def upload(client: Any, files: Iterable[Sending]) -> None:
             for large in in_parts:
                 large.start(submit)
             finish([*whole, *(call for large in in_parts for call in large.calls)])
-            finish([submit(large.complete) for large in in_parts])
     except BaseException:  # and no part is on its way any more, which could outlive this
         for large in in_parts:
             large.give_up()
@@ -88,11 +88,13 @@ def _send_whole(client: Any, sending: Sending) -> None:
 
 
 class _InParts:
-    """A large file on its way, which the store shows when it has all parts."""
+    """A large file on its way, which the store shows as soon as it has all parts."""
 
     def __init__(self, client: Any, sending: Sending, size: int) -> None:
-        self.calls: list[Future[Any]] = []
-        self._parts: list[Future[dict[str, Any]]] = []
+        self.calls: list[Future[None]] = []
+        self._parts: dict[int, dict[str, Any]] = {}
+        self._left = 0  # calls that have not ended
+        self._lock = Lock()
         self._client = client
         self._sending = sending
         self._size = size
@@ -110,17 +112,18 @@ class _InParts:
         self._upload = {**place, "UploadId": answer["UploadId"]}
 
     def start(self, submit: Submit) -> None:
-        """Send the parts side by side."""
+        """Send the parts side by side; the last call to end joins them."""
         numbers = range(1, -(-self._size // self._part) + 1)
-        self._parts = [submit(self._send_part, number) for number in numbers]
-        self.calls = [submit(self._check), *self._parts]
+        self._left = 1 + len(numbers)
+        self.calls = [submit(self._check), *(submit(self._send_part, n) for n in numbers)]
 
     def _check(self) -> None:
         """See that the file is what it must be, while it is sent."""
         if self._sending.sha256:
             _require(self._sending, sha256_file(self._sending.path))
+        self._count()
 
-    def _send_part(self, number: int) -> dict[str, Any]:
+    def _send_part(self, number: int) -> None:
         with self._sending.path.open("rb") as stream:
             content = os.pread(stream.fileno(), self._part, (number - 1) * self._part)
         checksum = base64.b64encode(hashlib.sha256(content).digest()).decode()
@@ -131,13 +134,22 @@ class _InParts:
             Body=content,
             ChecksumSHA256=checksum,
         )
-        return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": checksum}
+        part = {"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": checksum}
+        self._parts[number] = part
+        self._count()
 
-    def complete(self) -> None:
+    def _count(self) -> None:
+        with self._lock:
+            self._left -= 1
+            if self._left:
+                return
+        self._complete()
+
+    def _complete(self) -> None:
         """Join the parts, and see that the store has what was sent."""
         from botocore.exceptions import ClientError
 
-        parts = {"Parts": [part.result() for part in self._parts]}
+        parts = {"Parts": [part for _, part in sorted(self._parts.items())]}
         try:
             self._client.complete_multipart_upload(**self._upload, MultipartUpload=parts)
         except ClientError as error:
