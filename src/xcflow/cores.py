@@ -35,6 +35,7 @@ def quota(membership: Path = _MEMBERSHIP, groups: Path = _GROUPS) -> float:
 
 def use_cores() -> None:
     """Let libraries that are loaded later use the usable cores, unless their variable is set."""
+    _sleep_while_waiting()
     os.environ.setdefault(_THREADS, str(usable_cores()))
 
 
@@ -42,8 +43,18 @@ def use_threads(count: int) -> None:
     """Let libraries use ``count`` threads: those that are loaded, and those that will be."""
     from threadpoolctl import threadpool_limits
 
+    _sleep_while_waiting()
     os.environ[_THREADS] = str(count)
     threadpool_limits(count)
+
+
+def _sleep_while_waiting() -> None:
+    """Let threads that wait for others sleep.
+
+    By default they spin, which on a machine that does anything else besides, as answering whoever
+    asks from it, costs several times the run time.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def allowed_threads() -> int:

@@ -113,10 +113,10 @@ def test_a_command_that_answers_heeds_the_quota():
         "assert 'numpy' not in sys.modules\n"
         "sys.argv = ['xcflow', '--version']\n"
         "try:\n    main()\n"
-        "finally:\n    print(os.environ['OMP_NUM_THREADS'])\n"
+        "finally:\n    print(os.environ['OMP_NUM_THREADS'], os.environ['OMP_WAIT_POLICY'])\n"
     )
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("OMP_")}
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines()[-1] == "7"
+    assert done.stdout.splitlines()[-1] == "7 PASSIVE"

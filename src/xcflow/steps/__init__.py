@@ -5,7 +5,6 @@ A step reads folders (``inputs``) and the configuration and writes one folder (`
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -181,7 +180,4 @@ def require_inputs(name: str, inputs: Collection[str]) -> None:
 
 def _use_threads(threads: int) -> None:
     """Give numeric libraries as many threads as the process may use; more only slow them down."""
-    # Threads that wait sleep instead of spinning: on a machine that does anything else besides,
-    # spinning costs several times the run time.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     use_threads(max(1, (threads or usable_cores()) // processes_here()))
