@@ -89,7 +89,7 @@ def _too_cold(truth: Ragged, fit: Examples, share: float) -> NDArray[np.bool_]:
     test split whose labels all have training documents holds none like them, and what was chosen
     to find them would answer the others worse.
     """
-    cold = fit.labels.counts(fit.label_count)[truth.data] == 0
+    cold: NDArray[np.bool_] = fit.labels.counts(fit.label_count)[truth.data] == 0
     pairs = np.flatnonzero(cold)
     wanted = (len(cold) - len(pairs)) * share / (1.0 - share) if share < 1.0 else len(pairs)
     kept = min(1.0, wanted / max(1, len(pairs)))
