@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcflow.catalogue.contents import LabelTable
-from xcflow.catalogue.hashing import Hashes, find_hashes
+from xcflow.catalogue.hashing import Hashes
+from xcflow.catalogue.matching import match_labels
 from xcflow.catalogue.outline import Outline, documents_of, labels_of
-from xcflow.catalogue.profile import Profile, hashes_of
+from xcflow.catalogue.profile import Profile
 from xcflow.catalogue.readers import EXCERPT_CHARS
 from xcflow.config import DataConfig
 
@@ -126,19 +127,15 @@ def find_difference(accepted: Profile, outline: Outline, config: DataConfig) -> 
 
 def label_changes(before: LabelTable, now: LabelTable) -> LabelChanges:
     """Match the labels of two catalogues by their ids."""
-    old_rows = find_hashes(hashes_of(before.ids), hashes_of(now.ids))
-    kept = np.flatnonzero(old_rows >= 0)
-    old_texts = hashes_of(before.texts)[old_rows[kept]]
-    renamed = kept[hashes_of(now.texts)[kept] != old_texts]
-    removed = np.setdiff1d(np.arange(len(before.ids)), old_rows)
-    was = before.texts.take(old_rows[renamed[:EXAMPLES]])
+    match = match_labels(before, now)
+    was = before.texts.take(match.old_rows[match.renamed[:EXAMPLES]])
     remarks = [f", was {_quoted(text)}" for text in was]
     return LabelChanges(
         len(before.ids),
         len(now.ids),
-        added=_change(now, np.flatnonzero(old_rows < 0)),
-        removed=_change(before, removed),
-        renamed=_change(now, renamed, remarks),
+        added=_change(now, match.added),
+        removed=_change(before, match.removed),
+        renamed=_change(now, match.renamed, remarks),
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcflow.catalogue import drift_checks as checks
+from xcflow.catalogue.contents import LabelTable
 from xcflow.catalogue.expectations import Expectations, Share
 from xcflow.catalogue.findings import (
     MAX_EXAMPLES,
@@ -25,8 +26,8 @@ from xcflow.catalogue.findings import (
     Status,
     Tally,
 )
-from xcflow.catalogue.hashing import find_hashes
-from xcflow.catalogue.profile import MAX_CHARS, Profile, hashes_of
+from xcflow.catalogue.matching import match_labels
+from xcflow.catalogue.profile import MAX_CHARS, Profile
 from xcflow.catalogue.readers import EXCERPT_CHARS
 from xcflow.catalogue.summary import Histogram, by_doubling
 from xcflow.config import DriftConfig, DriftLimits
@@ -107,12 +108,11 @@ class Comparison:
 
     def __init__(self, accepted: Profile, present: Profile) -> None:
         self._old, self._new = accepted, present
-        self.old_rows = find_hashes(hashes_of(accepted.label_ids), hashes_of(present.label_ids))
-        self.kept = np.flatnonzero(self.old_rows >= 0)
-        self.added = np.flatnonzero(self.old_rows < 0)
-        self.removed = np.setdiff1d(np.arange(len(accepted.label_ids)), self.old_rows)
-        before = hashes_of(accepted.label_texts)[self.old_rows[self.kept]]
-        self.renamed = self.kept[hashes_of(present.label_texts)[self.kept] != before]
+        match = match_labels(
+            LabelTable(accepted.label_ids, accepted.label_texts),
+            LabelTable(present.label_ids, present.label_texts),
+        )
+        self.old_rows, self.kept, self.added, self.removed, self.renamed = match
         self.smaller = min(len(accepted.label_ids), len(present.label_ids))
 
     @property
