@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -201,7 +202,7 @@ def measure(dataset: Dataset, threads: int, only: list[str], pecos: Path | None)
         search = makers[name]()
         trained = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            ranker = as_ranker(name, search)
+            ranker = partial(as_ranker, name, search)
             figures = measure_models(dataset, rows, [ranker], config, Path(folder))
         results[name] = {
             "metrics": figures["models"][name],

@@ -166,7 +166,7 @@ def of_bundle(folder: Path, dataset: Dataset) -> Callable[[Queries, int], Mappin
 
 def of_baselines(dataset: Dataset) -> Callable[[Queries, int], Mapping[str, TopK]]:
     """Words, and the encoder before training."""
-    rankers = baseline_rankers(dataset, EncoderConfig())
+    rankers = [make() for make in baseline_rankers(dataset, EncoderConfig())]
 
     def answers(queries: Queries, k: int) -> dict[str, TopK]:
         return {name: top for rank in rankers for name, top in rank(queries, k).items()}

@@ -1,8 +1,10 @@
 """What every test needs: no word to the outside, and the same examples in every run."""
 
 import os
+import tempfile
 
 import hypothesis
+import pytest
 
 # Read when the libraries are imported, so set before any of them is.
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
@@ -14,3 +16,13 @@ hypothesis.settings.load_profile("repeatable")
 
 # Data and models so small that any test may train them.
 pytest_plugins = ["forked_ranks", "small_catalogue", "tiny_data", "tiny_models"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_files(tmp_path_factory):
+    """What killed programs leave behind goes when the tests' own files do."""
+    folder = str(tmp_path_factory.mktemp("left"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield

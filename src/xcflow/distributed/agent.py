@@ -17,7 +17,7 @@ import sys
 import threading
 from pathlib import Path
 
-from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -32,7 +32,9 @@ def main() -> None:
     # those that are gone.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    config = LaunchConfig(**json.loads(settings), shutdown_timeout=GRACE_S)
+    # Without a place it would leave a folder in the system's for temporary files.
+    logs = DefaultLogsSpecs(str(Path(notes) / "logs"))
+    config = LaunchConfig(**json.loads(settings), shutdown_timeout=GRACE_S, logs_specs=logs)
     try:
         elastic_launch(config, sys.executable)("-m", module)
     except ChildFailedError as error:

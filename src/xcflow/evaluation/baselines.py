@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from xcflow.catalogue.dataset import Dataset
@@ -18,19 +20,23 @@ from xcflow.topk import TopK
 ENCODE_BLOCK = 5_000
 
 
-def baseline_rankers(dataset: Dataset, encoder: EncoderConfig) -> list[Ranker]:
-    """Both baselines, as rankers of an evaluation.
+def baseline_rankers(dataset: Dataset, encoder: EncoderConfig) -> list[Callable[[], Ranker]]:
+    """What makes each baseline, as rankers of an evaluation.
 
     Args:
         dataset: Its label texts are matched.
         encoder: The encoder that the candidate was trained from.
     """
-    words = WordIndex.build(dataset.labels.texts.to_list())
-    untrained = UntrainedBaseline(dataset, encoder)
-    return [
-        lambda queries, k: {"baseline_tfidf": words.search(words.vectors(queries.texts), k)},
-        lambda queries, k: {"baseline_untrained": untrained.top_k(queries.tokens, k)},
-    ]
+
+    def words() -> Ranker:
+        index = WordIndex.build(dataset.labels.texts.to_list())
+        return lambda queries, k: {"baseline_tfidf": index.search(index.vectors(queries.texts), k)}
+
+    def untrained() -> Ranker:
+        baseline = UntrainedBaseline(dataset, encoder)
+        return lambda queries, k: {"baseline_untrained": baseline.top_k(queries.tokens, k)}
+
+    return [words, untrained]
 
 
 class UntrainedBaseline:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def evaluate(
     dataset: Dataset,
     candidate: BundleRanker,
     champion: BundleRanker | None,
-    baselines: Sequence[Ranker],
+    baselines: Sequence[Callable[[], Ranker]],
     config: EvaluationConfig,
     folder: Path,
     world: World = ALONE,
@@ -53,7 +54,7 @@ def evaluate(
         dataset: The data set.
         candidate: The model in question, by all its voices.
         champion: What it would replace, if anything.
-        baselines: What it must beat.
+        baselines: Make what it must beat.
         config: How to measure.
         folder: An empty folder to fill.
         world: The ranks, each of which calls this.
@@ -65,10 +66,11 @@ def evaluate(
     config = replace(config, block_documents=world.size * config.block_documents)
     rows = measured_rows(dataset, config.block_documents)
     bundles = {CANDIDATE: candidate} | ({CHAMPION: champion} if champion else {})
+    # The baselines first: until they are gone, the bundles' mapped files are not in memory.
+    rankers = [partial(_dealt, world, make) for make in baselines]
+    rankers += [partial(dealt_among, world, ranker) for ranker in bundles.values()]
     with phase("test documents"):
-        rankers: list[Ranker] = [*bundles.values(), *baselines]
-        asked = [dealt_among(world, ranker) for ranker in rankers]
-        measured = measure_models(dataset, rows, asked, config, folder)
+        measured = measure_models(dataset, rows, rankers, config, folder)
     with phase("shared labels"):
         shared = measure_shared(dataset, rows, bundles, config, folder, world)
     seconds = time.monotonic() - start
@@ -91,6 +93,10 @@ def evaluate(
     for name, tree in ((METRICS, metrics), (TIMINGS, timings)):
         text = json.dumps(tree, indent=2, ensure_ascii=False)
         (folder / name).write_text(text + "\n", encoding="utf-8")
+
+
+def _dealt(world: World, make: Callable[[], Ranker]) -> Ranker:
+    return dealt_among(world, make())
 
 
 def _calibration(folder: Path, model: str, predictor: VoicedPredictor) -> dict[str, Any]:

@@ -8,7 +8,7 @@ without a true label left are skipped and counted.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from xcflow.catalogue.string_table import StringTableWriter
 from xcflow.config import EvaluationConfig
 from xcflow.errors import DataError
 from xcflow.evaluation.metrics import Measure, drop_filtered, without
+from xcflow.evaluation.model_names import in_order
 from xcflow.evaluation.rankers import Queries, Ranker
 from xcflow.evaluation.ratios import slices_present, summarise
 from xcflow.evaluation.result import (
@@ -94,7 +95,7 @@ def blocks(dataset: Dataset, rows: NDArray[np.int64], size: int) -> Iterator[Blo
 def measure_models(
     dataset: Dataset,
     rows: NDArray[np.int64],
-    rankers: Sequence[Ranker],
+    rankers: Sequence[Callable[[], Ranker]],
     config: EvaluationConfig,
     folder: Path,
 ) -> dict[str, Any]:
@@ -103,7 +104,8 @@ def measure_models(
     Args:
         dataset: The data set; propensities and slices come from its whole training split.
         rows: Rows of the test documents to measure on.
-        rankers: The models.
+        rankers: Make the models. Each is made when its turn comes and let go after it, so that
+            one is in memory at a time.
         config: Depths, constants, size of a block.
         folder: The evaluation's folder, which gets ``per_document`` and ``labels``.
 
@@ -159,7 +161,7 @@ def width_asked(dataset: Dataset, measure: Measure) -> int:
 def _measure_blocks(
     dataset: Dataset,
     rows: NDArray[np.int64],
-    rankers: Sequence[Ranker],
+    rankers: Sequence[Callable[[], Ranker]],
     measure: Measure,
     config: EvaluationConfig,
     folder: Path,
@@ -168,11 +170,8 @@ def _measure_blocks(
     (folder / "per_document").mkdir()
     dataset.labels.ids.save(folder / LABEL_IDS)
     dataset.labels.texts.save(folder / LABEL_TEXTS)
-    k = width_asked(dataset, measure)
-    names: list[str] = []
     writer = DocumentWriter(folder, len(rows), config.kept_predictions)
     with (
-        progress("evaluate", len(rows), "documents") as advance,
         StringTableWriter(folder / DOCUMENT_IDS) as ids,
         StringTableWriter(folder / EXCERPTS) as excerpts,
         RaggedWriter(folder / TRUTH, np.int32) as truth,
@@ -182,18 +181,23 @@ def _measure_blocks(
             excerpts.append_strings([text[:EXCERPT_CHARACTERS] for text in block.queries.texts])
             truth.append(block.truth)
             writer.add_truth(block.start, measure.truth(block.truth))
-            names = []
-            for ranker in rankers:
+    k = width_asked(dataset, measure)
+    names: set[str] = set()
+    with progress("evaluate", len(rows) * len(rankers), "answers") as advance:
+        for make in rankers:
+            ranker = make()
+            for block in blocks(dataset, rows, config.block_documents):
                 answers = ranker(block.queries, k)
                 with phase("metrics"):
                     for name, top in answers.items():
                         best = drop_filtered(top, block.filtered, measure.size, measure.depth)
                         part = measure.ranking(best.labels, block.truth)
                         writer.add_ranking(name, block.start, part, best)
-                        names.append(name)
-            advance(len(block.rows))
+                names.update(answers)
+                advance(len(block.rows))
+            del ranker
     writer.close()
-    return names
+    return in_order(sorted(names))
 
 
 def _label_slices(

@@ -5,6 +5,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Self
@@ -174,7 +175,7 @@ def evaluated(tmp_path: Path) -> Callable[..., Evaluation]:
         voice = {"fused": "champion"}
         old = champion and BundleRanker(champion, digests[1], ids, voice, FACTS)
         others = [
-            BundleRanker(model, name, ids, {"fused": name})
+            partial(BundleRanker, model, name, ids, {"fused": name})
             for name, model in (baselines or {}).items()
         ]
         config = EvaluationConfig(ks=ks, block_documents=block, latency_texts=latency_texts)
