@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -74,18 +75,21 @@ def fetch_bundle(tracker: Tracker, home: Home, digest: str) -> Path:
         TrackingError: Neither a registered version nor a run's model has this bundle.
         ArtifactError: What came is not the bundle that was registered.
     """
-    place = home.models / digest
-    if (place / MANIFEST).is_file():
-        return place
-    with tracker.trouble():
-        from mlflow.artifacts import download_artifacts
 
-        uri = _uri_of(tracker, digest)
-        source = Path(download_artifacts(artifact_uri=uri, tracking_uri=tracker.uri))
-    bundles = [manifest.parent for manifest in source.glob(f"artifacts/*/{MANIFEST}")]
-    if not bundles:
-        raise ArtifactError(f"{uri}: holds no bundle")
-    return keep_bundle(home, bundles[0], digest)
+    def download(folder: Path) -> Path:
+        with tracker.trouble():
+            from mlflow.artifacts import download_artifacts
+
+            uri = _uri_of(tracker, digest)
+            # Into this folder: what mlflow makes by itself in the system's it leaves there.
+            to = {"dst_path": str(folder), "tracking_uri": tracker.uri}
+            source = Path(download_artifacts(artifact_uri=uri, **to))
+        bundles = [manifest.parent for manifest in source.glob(f"artifacts/*/{MANIFEST}")]
+        if not bundles:
+            raise ArtifactError(f"{uri}: holds no bundle")
+        return bundles[0]
+
+    return _kept(home, digest, download, "the registered model")
 
 
 def fetch_profile(tracker: Tracker, home: Home, digest: str, folder: Path) -> Profile:
@@ -127,6 +131,15 @@ def fetch_profile(tracker: Tracker, home: Home, digest: str, folder: Path) -> Pr
 
 def keep_bundle(home: Home, bundle: Path, digest: str) -> Path:
     """Put a bundle among the home's models, checked; returns its folder there."""
+
+    def copy(folder: Path) -> Path:
+        return shutil.copytree(bundle, folder / "bundle", copy_function=_link_or_copy)
+
+    return _kept(home, digest, copy, str(bundle))
+
+
+def _kept(home: Home, digest: str, bring: Callable[[Path], Path], source: str) -> Path:
+    """The folder of a bundle among the home's models, brought where it is not there."""
     place = home.models / digest
     if (place / MANIFEST).is_file():
         return place
@@ -135,11 +148,12 @@ def keep_bundle(home: Home, bundle: Path, digest: str) -> Path:
         if (place / MANIFEST).is_file():  # another process was faster
             return place
         try:
-            shutil.copytree(bundle, partial, copy_function=_link_or_copy)
-            found = read_manifest(partial, BUNDLE, verify=True).digest
+            partial.mkdir()
+            bundle = bring(partial)
+            found = read_manifest(bundle, BUNDLE, verify=True).digest
             if found != digest:
-                raise ArtifactError(f"{bundle}: holds the bundle {found[:12]}, not {digest[:12]}")
-            replace_folder(partial, place)
+                raise ArtifactError(f"{source}: holds the bundle {found[:12]}, not {digest[:12]}")
+            replace_folder(bundle, place)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return place

@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import shutil
 import subprocess
 import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from xcflow.artifact import MANIFEST
 from xcflow.config import TrackingConfig
-from xcflow.errors import ArtifactError, TrackingError, XcflowError
+from xcflow.disk import claimed
+from xcflow.errors import ArtifactError, StorageError, TrackingError, XcflowError
 from xcflow.home import Home
 from xcflow.registry import names
 from xcflow.registry.bundles import fetch_bundle, stored_version
@@ -73,7 +78,25 @@ class RegisteredModels:
         place = self._home.models / digest
         if not (place / MANIFEST).is_file():
             self._by_a_process("fetch", digest, _FETCH_S)
+            _mark(self._home, digest).touch()
         return place
+
+    def forget(self, but: Collection[str]) -> None:
+        """Remove bundles that servers fetched into the home, but for those with some digests.
+
+        Who has one loaded goes on with it: the files it mapped stay until it ends.
+        """
+        for mark in self._home.models.glob(_mark(self._home, "*").name):
+            digest = mark.name[1:].partition(".")[0]
+            if digest in but:
+                continue
+            place = self._home.models / digest
+            with suppress(StorageError, OSError), claimed(place):
+                gone = place.with_name(f".{digest}.partial-{os.getpid()}")
+                with suppress(FileNotFoundError):
+                    place.rename(gone)  # never a half that looks whole
+                shutil.rmtree(gone, ignore_errors=True)
+                mark.unlink(missing_ok=True)
 
     def _asked(self, name: str) -> tuple[str, str] | None:
         numbered = name.isdigit()
@@ -132,6 +155,11 @@ class RegisteredModels:
             kind = ArtifactError if done.returncode == _AT_FAULT else TrackingError
             raise kind(lines[-1])
         return done.stdout
+
+
+def _mark(home: Home, digest: str) -> Path:
+    """The file that says that a server fetched a bundle, which nobody else put there."""
+    return home.models / f".{digest}.fetched"
 
 
 def _answer(asked: dict[str, str]) -> str:

@@ -53,6 +53,29 @@ def test_a_bundle_is_fetched_by_a_process_that_tells_faults_from_troubles(home, 
         models.fetch(promoted)
 
 
+def test_only_what_servers_fetched_is_removed_again(registry, make_bundle, judged, home, promoted):
+    folder, other = make_bundle("b")
+    registry.promote(folder, judged(other, promoted), run=None)
+    models = RegisteredModels(home, CONFIG)
+    shutil.rmtree(home.models / promoted)
+    models.fetch(promoted)
+    models.fetch(other)  # is there by the promotion
+    models.forget({promoted})
+    assert {path.name for path in home.models.glob("[!.]*")} == {promoted, other}
+    models.forget({other})
+    assert [path.name for path in home.models.iterdir()] == [other]
+    assert (models.fetch(promoted) / "weights.txt").read_text() == "a"
+
+
+def test_fetching_leaves_nothing_but_the_bundle(home, promoted, monkeypatch, tmp_path):
+    shutil.rmtree(home.models)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    RegisteredModels(home, CONFIG).fetch(promoted)
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert {path.name for path in home.models.glob("*")} == {promoted, f".{promoted}.fetched"}
+
+
 @pytest.fixture
 def answering():
     """A server that gives every request the same bytes; returns its address and what came."""

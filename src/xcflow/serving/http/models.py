@@ -11,6 +11,7 @@ import gc
 import math
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -49,6 +50,9 @@ class Source(Protocol):
 
     def fetch(self, wanted: Wanted) -> Path:
         """Its bundle, on this machine."""
+
+    def forget(self, but: Collection[str]) -> None:
+        """Let go of the bundles on this machine that were fetched, but for some digests."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +162,7 @@ class Models:
             self._metrics.swaps.inc()
             log(f"version {served.version} ({served.digest[:12]}) answers")
             gc.collect()  # what the old model held in cycles
+            self._source.forget(named)
             return True
 
     def previous(self) -> Served | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +19,9 @@ class Versions(Protocol):
 
     def fetch(self, digest: str) -> Path:
         """The folder of a bundle."""
+
+    def forget(self, but: Collection[str]) -> None:
+        """Remove the bundles that were fetched, but for those with some digests."""
 
 
 class Registered:
@@ -38,6 +42,10 @@ class Registered:
     def fetch(self, wanted: Wanted) -> Path:
         """Its bundle, on this machine."""
         return self._versions.fetch(wanted.digest)
+
+    def forget(self, but: Collection[str]) -> None:
+        """Remove what was fetched and is not needed any more."""
+        self._versions.forget(but)
 
 
 class Folder:
@@ -60,3 +68,6 @@ class Folder:
         """Its folder."""
         del wanted
         return self._path
+
+    def forget(self, but: Collection[str]) -> None:
+        """Nothing was fetched."""

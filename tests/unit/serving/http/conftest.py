@@ -46,6 +46,7 @@ class Shelf:
         self.folders: dict[str, Any] = {}
         self.away = False
         self.fetched = 0
+        self.kept: set[str] = set()
 
     def put(self, alias, folder, version):
         digest = read_manifest(folder).digest
@@ -63,6 +64,9 @@ class Shelf:
         if isinstance(folder, Exception):
             raise folder
         return folder
+
+    def forget(self, but):
+        self.kept = set(but)
 
 
 @pytest.fixture

@@ -45,6 +45,19 @@ def test_a_new_champion_takes_over_and_the_old_one_is_freed(
         assert value(line) == shown
 
 
+def test_what_no_alias_names_is_let_go_when_another_model_answers(models, shelf, other_bundle):
+    first = shelf.aliases["champion"]
+    models.follow()
+    assert shelf.kept == {first.digest}
+    shelf.aliases["previous"] = first
+    shelf.put("champion", other_bundle, "2")
+    models.follow()
+    assert shelf.kept == {first.digest, read_manifest(other_bundle).digest}
+    shelf.kept = set()
+    models.follow()
+    assert shelf.kept == set()
+
+
 def test_who_holds_the_old_model_answers_with_it_to_the_end(models, shelf, other_bundle):
     models.follow()
     held = models.current
@@ -209,6 +222,9 @@ def test_the_model_before_does_not_wait_for_a_champion_that_is_fetched(
                 self.asked.set()
                 assert self.may.wait(30)
             return shelf.fetch(wanted)
+
+        def forget(self, but):
+            shelf.forget(but)
 
     slow = Slow()
     models = Models(slow, "xcflow", "champion", "previous", metrics)
