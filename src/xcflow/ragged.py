@@ -33,7 +33,7 @@ class Ragged:
     @property
     def lengths(self) -> NDArray[np.int64]:
         """[N] number of values of each row."""
-        return np.diff(self.offsets)
+        return self.offsets[1:] - self.offsets[:-1]  # np.diff takes several times as long
 
     def take(self, rows: NDArray[np.integer[Any]]) -> Ragged:
         """The given rows, in the given order, copied into memory; no Python loop over rows."""

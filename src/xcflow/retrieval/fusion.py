@@ -50,17 +50,19 @@ class Proposals:
         Args:
             counts: [L] documents of each label that the classifiers learned from.
         """
-        seen = counts[self.labels.data]
         columns = (
             self.encoder,
             self.classifier,
             self.vote,
             self.words,
             np.sqrt(self.vote),
-            np.log1p(np.maximum(seen, 1)),
+            np.log1p(np.maximum(counts[self.labels.data], 1)),
             self.nearest,
         )
-        return np.stack([np.asarray(column, np.float32) for column in columns], axis=1)
+        features = np.empty((len(self.labels.data), len(columns)), np.float32)
+        for place, column in enumerate(columns):
+            features[:, place] = column
+        return features
 
 
 @dataclass(frozen=True, eq=False)

@@ -90,7 +90,7 @@ class VectorIndex:
     def search(self, queries: NDArray[np.float32], k: int) -> TopK:
         """The ``k`` nearest of each query [N, D]; positions of vectors stand for labels."""
         compared = max(_COMPARED * k, _COMPARED_AT_LEAST)
-        queries, best = _float32(queries), TopK.none(len(queries), k)
+        queries = _float32(queries)
         found = min(k, len(self._searched))
         if self._codes is None or (self.kind == "scan" and compared >= len(self)):
             near = exact_search(queries, self._searched, found).labels.astype(np.int64)
@@ -103,6 +103,9 @@ class VectorIndex:
         else:
             values, labels = self._codes.search(queries, found, params=self._parameters)
             scores = np.where(labels >= 0, values, -np.inf)
+        if found == k:
+            return TopK(labels.astype(np.int32), scores)
+        best = TopK.none(len(queries), k)
         best.labels[:, :found] = labels
         best.scores[:, :found] = scores
         return best

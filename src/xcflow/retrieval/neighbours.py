@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcflow.ragged import Ragged
+from xcflow.retrieval.distinct import summed
 from xcflow.topk import NO_LABEL, TopK
 
 
@@ -34,8 +35,7 @@ def vote(
     rows, _ = np.nonzero(found)
     carried = labels.take(neighbours.labels[found])
     keys = np.repeat(rows, carried.lengths) * label_count + carried.data
-    distinct, place = np.unique(keys, return_inverse=True)
-    votes = np.bincount(place, np.repeat(weights[found], carried.lengths), len(distinct))
-    row_of, label_of = np.divmod(distinct, label_count)
+    carriers, votes = summed(keys, np.repeat(weights[found], carried.lengths))
+    row_of, label_of = np.divmod(carriers, label_count)
     offsets = np.searchsorted(row_of, np.arange(len(found) + 1))
     return Ragged(label_of.astype(np.int32), offsets), votes.astype(np.float32)

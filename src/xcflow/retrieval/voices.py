@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from xcflow.progress import log
 from xcflow.ragged import Ragged
+from xcflow.retrieval.distinct import distinct
 from xcflow.retrieval.exact import search
 from xcflow.retrieval.fusion import Proposals
 from xcflow.retrieval.index import Kind, VectorIndex, recall_at
@@ -180,7 +181,7 @@ class Voices:
         named = [_keys(top, size) for top in (heard.encoder, heard.classifier, heard.worded)]
         if also is not None:
             named.append(also.row_ids() * size + also.data)
-        keys = _distinct(np.concatenate([vote_keys, *named]))
+        keys = distinct(np.concatenate([vote_keys, *named]))
         rows, labels = np.divmod(keys, size)
         vote_of = np.zeros(len(keys), np.float32)
         vote_of[np.searchsorted(keys, vote_keys)] = heard.votes
@@ -260,12 +261,6 @@ class Voices:
             temperature=float(settings["neighbour_temperature"]),
             words=WordIndex.load(folder / "words", POSTINGS),
         )
-
-
-def _distinct(keys: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The keys, rising, each once; numpy's own ``unique`` hashes first, which takes longer."""
-    keys = np.sort(keys)
-    return keys[np.concatenate(([True], keys[1:] != keys[:-1]))[: len(keys)]]
 
 
 def _keys(top: TopK, size: int) -> NDArray[np.int64]:

@@ -13,7 +13,6 @@ from importlib import resources
 from typing import Any
 
 from fastapi import FastAPI, Request, Response, Security
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
@@ -23,6 +22,7 @@ from xcflow.errors import ArtifactError
 from xcflow.serving.http import inference_protocol as protocol
 from xcflow.serving.http.answering import Answer, Question, answer, is_light
 from xcflow.serving.http.batching import Batcher, FullError
+from xcflow.serving.http.bodies import BodyRoute
 from xcflow.serving.http.guards import App, Guards
 from xcflow.serving.http.metrics import Metrics
 from xcflow.serving.http.models import Follower, Models, Served
@@ -177,7 +177,6 @@ def _add_plain_routes(
 ) -> None:
     page, policy = _page()
 
-    @app.post("/predict", response_model=PredictResponse, responses={**_ABSENT, **_PROBLEMS})
     async def predict(body: PredictRequest, request: Request) -> Response:
         """The labels of each text, best first."""
         only = body.filters.only
@@ -208,6 +207,15 @@ def _add_plain_routes(
                 },
             }
         )
+
+    app.router.add_api_route(
+        "/predict",
+        predict,
+        methods=["POST"],
+        response_model=PredictResponse,
+        responses={**_ABSENT, **_PROBLEMS},
+        route_class_override=BodyRoute,
+    )
 
     @app.get("/model", response_model=ModelFacts, responses={503: _PROBLEMS[503]})
     async def model() -> Response:
@@ -316,24 +324,27 @@ def _add_protocol_routes(
         answers = await _ask(request, batcher, questions, settings)
         return _json(protocol.response_to(body, outputs, answers, k))
 
-    answered: dict[str, Any] = {
-        "response_model": protocol.InferResponse,
-        "responses": {**_ABSENT, **_PROBLEMS},
-    }
-
-    @app.post("/v2/models/{model}/infer", **answered)
     async def infer(model: str, body: protocol.InferRequest, request: Request) -> Response:
         """The labels of the texts in the tensor ``text``."""
         known(model)
         return await inferred(body, request)
 
-    @app.post("/v2/models/{model}/versions/{version}/infer", **answered)
     async def infer_by_version(
         model: str, version: str, body: protocol.InferRequest, request: Request
     ) -> Response:
         """The same, where that version answers."""
         known(model, version)
         return await inferred(body, request)
+
+    for path, endpoint in (("", infer), ("/versions/{version}", infer_by_version)):
+        app.router.add_api_route(
+            f"/v2/models/{{model}}{path}/infer",
+            endpoint,
+            methods=["POST"],
+            response_model=protocol.InferResponse,
+            responses={**_ABSENT, **_PROBLEMS},
+            route_class_override=BodyRoute,
+        )
 
 
 def _handle_errors(app: FastAPI, settings: ServerSettings) -> None:
@@ -352,20 +363,9 @@ def _handle_errors(app: FastAPI, settings: ServerSettings) -> None:
         reason = f"{settings.queue_texts:,} texts wait already: ask again later"
         return problem(429, reason, {"retry-after": str(_RETRY_SECONDS)})
 
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        if first["type"] == "json_invalid":
-            return problem(400, f"the body is no JSON: {first['ctx']['error']}")
-        where = ".".join(str(part) for part in first["loc"] if part != "body") or "the body"
-        return problem(422, f"{where}: {first['msg'].removeprefix('Value error, ')}")
-
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> Response:
-        reason = str(error.detail)
-        if error.status_code == 400:  # FastAPI's own, which keeps the reason to itself
-            reason = f"the body is no JSON: {error.__cause__}"
-        return problem(error.status_code, reason, error.headers)
+        return problem(error.status_code, str(error.detail), error.headers)
 
     @app.exception_handler(Exception)
     async def failed(_: Request, __: Exception) -> Response:
