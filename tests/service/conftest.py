@@ -14,7 +14,7 @@ import boto3
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 from kfp_stub import kubeflow  # noqa: F401  # a fixture
-from tracking_server import answers
+from tracking_server import Postgres, answers
 
 START_S = 240
 WEED = shutil.which("weed") or shutil.which("weed", path=str(Path(sys.executable).parent))
@@ -62,6 +62,16 @@ class Server:
 def make_server():
     """Makes an MLflow server that keeps its files in a folder; to be started and killed."""
     return Server
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    """A running PostgreSQL with a database for MLflow."""
+    database = Postgres()
+    database.start()
+    database.client("createdb", "mlflow")
+    yield database
+    database.remove()
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import boto3
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 from manifests import drawn_secrets, environment, rendered, workloads
-from tracking_server import Postgres, TrackingServer, outside
+from tracking_server import TrackingServer, outside
 
 WEED = shutil.which("weed") or shutil.which("weed", path=str(Path(sys.executable).parent))
 START_S = 60
@@ -103,20 +103,11 @@ def stores(mlflow):
 
 
 @pytest.fixture(scope="module")
-def database():
-    found = Postgres()
-    found.start()
-    found.client("createdb", "mlflow")
-    yield found
-    found.remove()
-
-
-@pytest.fixture(scope="module")
-def tracking(tmp_path_factory, secrets, s3, database):
+def tracking(tmp_path_factory, secrets, s3, postgres):
     """The tracking server."""
     mlflow = workload("mlflow")
     given = environment(mlflow, mlflow.containers[0], rendered("dev"), secrets)
-    here = database.variables("mlflow") | {"AWS_ENDPOINT_URL": s3}
+    here = postgres.variables("mlflow") | {"AWS_ENDPOINT_URL": s3}
     assert here["PGUSER"] == given["PGUSER"]
     assert here["PGDATABASE"] == given["PGDATABASE"]
     del given["MLFLOW_SERVER_ALLOWED_HOSTS"]  # another name is its own here

@@ -14,7 +14,7 @@ import pytest
 import serving_soak as soak
 import yaml
 from containers import ROOT, Images, Mount, why_not
-from tracking_server import ADMIN, Postgres, free_port
+from tracking_server import ADMIN, free_port
 
 from xcflow.artifact import read_manifest
 from xcflow.config import TrackingConfig
@@ -55,7 +55,7 @@ def images(tmp_path_factory):
     built.make_base()
     if reason := built.why_nothing_runs():
         pytest.skip(reason)
-    built.build("serve", "mlflow", "train")
+    built.build("train", "serve", "mlflow")  # the largest first: what follows needs less room
     yield built
     built.remove()
 
@@ -266,15 +266,6 @@ def test_what_a_cluster_starts_in_the_image_is_there(images):
         NAMES["train"], ["-c", imports], uid=DRAWN, mounts=[Mount(HOME)], entrypoint=["python3"]
     ) as container:
         assert container.wait(START_S) == 0, container.said()
-
-
-@pytest.fixture
-def postgres():
-    database = Postgres()
-    database.start()
-    database.client("createdb", "mlflow")
-    yield database
-    database.remove()
 
 
 def test_the_stack_of_one_machine(images, postgres, endpoint, model, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ import threading
 import boto3
 import pytest
 import serving_soak as soak
-from tracking_server import ADMIN, Postgres, TrackingServer, outside
+from tracking_server import ADMIN, TrackingServer, outside
 
 from xcflow.artifact import read_manifest, writing
 from xcflow.errors import AccessError, CredentialsError, StoreAwayError
@@ -38,15 +38,6 @@ SETTINGS = (
     "gate.primary=R@10",
     "gate.secondary=[]",
 )
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    database = Postgres()
-    database.start()
-    database.client("createdb", "mlflow")
-    yield database
-    database.remove()
 
 
 @pytest.fixture(scope="module")
