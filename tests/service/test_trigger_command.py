@@ -142,6 +142,18 @@ def test_a_sealed_catalogue_is_submitted_with_the_digest_of_its_content(
     assert len(kubeflow.runs) == 2
 
 
+def test_the_pipeline_may_be_named(trigger, sealed, kubeflow):
+    code, _, error = trigger(sealed, "--pipeline", "nightly", "--dry-run")
+    assert (code, kubeflow.runs) == (1, {})
+    assert "no pipeline 'nightly': known are xcflow-retraining, xcflow-catalogue-refresh" in error
+    code, _, error = trigger(sealed, "--pipeline", "xcflow-catalogue-refresh")
+    assert (code, kubeflow.runs) == (1, {})
+    assert "there is no champion yet to take a catalogue in: retrain first" in error
+    assert trigger(sealed, "--pipeline", "xcflow-retraining")[0] == 0
+    assert "nothing to do: " in trigger(sealed)[1]
+    assert len(kubeflow.runs) == 1
+
+
 def test_the_run_for_a_listing_finds_out_the_content_itself(trigger, uri, kubeflow):
     code, out, _ = trigger(uri)
     assert code == 0

@@ -22,12 +22,13 @@ from xcflow.catalogue.profile import Profile
 from xcflow.catalogue.readers import catalogue_digest
 from xcflow.catalogue.seal import NAME, Seal
 from xcflow.config import Config, DataConfig, GateConfig
-from xcflow.errors import StoreAwayError
+from xcflow.errors import StoreAwayError, TrackingError
 from xcflow.evaluation.verdict import Judgement
 from xcflow.home import Home
 from xcflow.registry.promotion import Registry
 from xcflow.registry.tracking import Tracker
 from xcflow.steps import run_step
+from xcflow_pipelines import refreshing
 from xcflow_pipelines.cluster.triggering import Patience, Run, Trigger
 
 FORK = multiprocessing.get_context("fork")
@@ -115,11 +116,11 @@ def config(tracking_server, request):
 
 @pytest.fixture
 def make_trigger(config, tmp_path):
-    def make(cluster, patience=QUICK, model=""):
+    def make(cluster, patience=QUICK, model="", pipeline=""):
         home = Home.at(tmp_path / f"home-{uuid.uuid4().hex[:8]}")
         tracking = replace(config.tracking, model_name=model or config.tracking.model_name)
         settings = replace(config, tracking=tracking)
-        return Trigger(settings, Tracker.at(tracking, home), home, cluster, patience)
+        return Trigger(settings, Tracker.at(tracking, home), home, cluster, patience, pipeline)
 
     return make
 
@@ -196,6 +197,19 @@ def test_what_is_new_is_told_before_a_run_is_submitted(
     assert labels.removed.examples == ('l4 "label 4"',)
     assert labels.renamed.examples == ('l0 "another name", was "label 0"',)
     assert (documents.added, documents.removed, documents.exact) == (2, 0, True)
+
+
+def test_each_pipeline_has_a_run_of_its_own(make_trigger, make_champion, cluster, folder):
+    refresh = make_trigger(cluster, pipeline=refreshing.NAME)
+    with pytest.raises(TrackingError, match="no champion yet to take a catalogue in: retrain"):
+        refresh.pull(str(folder))
+    make_champion(folder)
+    change(folder)
+    for trigger in (refresh, make_trigger(cluster)):
+        assert trigger.pull(str(folder)).state == "submitted"
+        assert trigger.pull(str(folder)).state == "known"
+    first, second = sorted((run["name"] for run in cluster.runs().values()), key=len, reverse=True)
+    assert first == f"{second} {refreshing.NAME}"
 
 
 def test_a_dry_run_changes_nothing(make_trigger, cluster, folder, config, tmp_path):

@@ -234,6 +234,7 @@ def _run_lines(state: RunState) -> list[str]:
 @pipeline_app.command()
 def trigger(
     catalogue: CatalogueOption,
+    pipeline: PipelineOption = "",
     profile: ProfileOption = DEFAULT_PROFILE,
     overrides: SetOption = [],  # noqa: B006
     production: ProductionOption = False,
@@ -254,7 +255,7 @@ def trigger(
     from xcflow_pipelines.cluster.trigger_command import Request, trigger_run
 
     config = _config(profile, overrides, production)
-    request = Request(catalogue, profile, again, dry_run)
+    request = Request(catalogue, profile, pipeline, again, dry_run)
     return trigger_run(config, request, Home.at(home), watch_s=watch, as_json=as_json)
 
 

@@ -18,6 +18,11 @@ from xcflow_pipelines import refreshing, retraining
 from xcflow_pipelines.cluster.policy import require_fit_for_production
 
 DIGEST_CHARS = 12
+# Name of a pipeline -> what declares it.
+_DECLARATIONS: dict[str, Callable[..., Any]] = {
+    retraining.NAME: retraining.retraining_pipeline,
+    refreshing.NAME: refreshing.refreshing_pipeline,
+}
 # Kubeflow's compiler keeps the pipeline that it is at in a global variable, and for each setting of
 # each task reads the source around all callers. So it works in one thread, whose stack is short.
 _COMPILER = ThreadPoolExecutor(1, "compiler")
@@ -58,8 +63,10 @@ def compile_package(config: Config, pipeline: str = "") -> Package:
         pipeline: Name of the pipeline; empty for the retraining one.
 
     Raises:
-        ClusterError: The configuration asks for production, and something is not fit for it.
+        ClusterError: There is no such pipeline, or the configuration asks for production and
+            something is not fit for it.
     """
+    require_known(pipeline)
     name = pipeline or retraining.NAME
     package = Package(name, _COMPILER.submit(_compiled, name, config).result())
     if config.cluster.require_digests:
@@ -76,17 +83,16 @@ def _compiled(pipeline: str, config: Config) -> str:
         # Kubeflow warns of settings that an exit handler's task gets like every other one.
         warnings.simplefilter("ignore")
         path = Path(scratch) / "pipeline.yaml"
-        declared = _declaration(pipeline)(on_cluster(config), run_limits(config.cluster))
+        declared = _DECLARATIONS[pipeline](on_cluster(config), run_limits(config.cluster))
         compiler.Compiler().compile(declared, str(path))
         return path.read_text(encoding="utf-8")
 
 
-def _declaration(pipeline: str) -> Callable[..., Any]:
-    """What declares a pipeline."""
-    known = {
-        retraining.NAME: retraining.retraining_pipeline,
-        refreshing.NAME: refreshing.refreshing_pipeline,
-    }
-    if pipeline not in known:
-        raise ClusterError(f"no pipeline {pipeline!r}: known are {', '.join(known)}")
-    return known[pipeline]
+def require_known(pipeline: str) -> None:
+    """Refuse the name of a pipeline that does not exist; an empty one stands for retraining.
+
+    Raises:
+        ClusterError: See above.
+    """
+    if pipeline and pipeline not in _DECLARATIONS:
+        raise ClusterError(f"no pipeline {pipeline!r}: known are {', '.join(_DECLARATIONS)}")

@@ -15,8 +15,9 @@ from xcflow.config import Config
 from xcflow.errors import XcflowError
 from xcflow.home import Home
 from xcflow.registry.tracking import Tracker
+from xcflow_pipelines import retraining
 from xcflow_pipelines.cluster.cancelling import cancel
-from xcflow_pipelines.cluster.compiling import compile_package
+from xcflow_pipelines.cluster.compiling import compile_package, require_known
 from xcflow_pipelines.cluster.endpoint import Endpoint, RefusedError
 from xcflow_pipelines.cluster.status import ENDED
 from xcflow_pipelines.cluster.submitting import require_reachable, submit
@@ -36,12 +37,14 @@ class Request:
     Attributes:
         catalogue: The URI of the catalogue.
         profile: Where the configuration came from.
+        pipeline: Name of the pipeline; empty for the retraining one.
         again: Whether another run is wanted where one is over.
         dry_run: Whether to submit nothing.
     """
 
     catalogue: str
     profile: str
+    pipeline: str = ""
     again: bool = False
     dry_run: bool = False
 
@@ -53,23 +56,26 @@ class Kubeflow:
         config: The configuration of the runs.
         profile: Where it came from.
         home: Where a tracking store is looked for.
+        pipeline: Name of the pipeline; empty for the retraining one.
     """
 
-    def __init__(self, config: Config, profile: str, home: Home) -> None:
+    def __init__(self, config: Config, profile: str, home: Home, pipeline: str = "") -> None:
         self._config = config
         self._profile = profile
         self._home = home
+        self._pipeline = pipeline
         self._endpoint = Endpoint.of(config.cluster)
 
     def prepare(self, outline: Outline) -> None:
         """See ``triggering.Cluster``."""
         require_reachable(outline.uri)
         self._endpoint.require_answer()
-        upload(self._endpoint, compile_package(self._config))
+        upload(self._endpoint, compile_package(self._config, self._pipeline))
 
     def submit(self, key: str, outline: Outline) -> Run:
         """See ``triggering.Cluster``."""
-        run = submit(self._config, self._profile, outline.uri, outline.content, key=key)
+        to = {"key": key, "pipeline": self._pipeline}
+        run = submit(self._config, self._profile, outline.uri, outline.content, **to)
         return Run(run.run_id, run.name)
 
     def state(self, run: str) -> str:
@@ -111,8 +117,12 @@ def trigger_run(
         raise BadUsageError("--catalogue is empty: name the folder, as s3://bucket/prefix")
     if request.again and watch_s:
         raise BadUsageError("--again with --watch would submit runs without end: give one of them")
-    cluster = Kubeflow(config, request.profile, home)
-    trigger = Trigger(config, Tracker.at(config.tracking, home), home, cluster)
+    require_known(request.pipeline)
+    # By one name, or its runs would be claimed twice.
+    pipeline = "" if request.pipeline == retraining.NAME else request.pipeline
+    cluster = Kubeflow(config, request.profile, home, pipeline)
+    tracker = Tracker.at(config.tracking, home)
+    trigger = Trigger(config, tracker, home, cluster, pipeline=pipeline)
     if watch_s:
         _watch(trigger, request, watch_s, as_json)
     _tell(_pull(trigger, request), as_json, indent=2)

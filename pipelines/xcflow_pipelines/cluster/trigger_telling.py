@@ -39,7 +39,7 @@ def in_words(outcome: Outcome) -> Iterator[str]:
     if not outcome.accepted:
         yield "  no model is champion yet, so there is nothing to compare it with"
     if outcome.state == "accepted":
-        yield "nothing to do: the champion was trained on this catalogue"
+        yield "nothing to do: the champion knows this catalogue"
     elif outcome.state == "due":
         yield "a run would be submitted"
     elif outcome.submission:

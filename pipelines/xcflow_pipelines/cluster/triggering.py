@@ -19,13 +19,14 @@ from typing import Literal, NamedTuple, Protocol
 from xcflow.catalogue.difference import Difference, find_difference
 from xcflow.catalogue.outline import Outline, look_at
 from xcflow.config import Config
-from xcflow.errors import ArtifactError
+from xcflow.errors import ArtifactError, TrackingError
 from xcflow.home import Home
 from xcflow.progress import log
 from xcflow.registry.bundles import fetch_profile
 from xcflow.registry.claims import Attempt, ClaimLog, Submission
 from xcflow.registry.promotion import Registry, Version
 from xcflow.registry.tracking import Tracker
+from xcflow_pipelines import refreshing
 
 State = Literal["accepted", "known", "due", "submitted"]
 
@@ -75,7 +76,7 @@ class Outcome:
     """What came of a trigger.
 
     Attributes:
-        state: ``accepted``: the champion was trained on this catalogue; ``known``: a run was
+        state: ``accepted``: the champion knows this catalogue; ``known``: a run was
             submitted for it before; ``due``: one would be submitted; ``submitted``: one was.
         outline: The catalogue.
         accepted: The digest of the catalogue that was accepted last, empty for none.
@@ -101,6 +102,8 @@ class Trigger:
         home: Keeps bundles.
         cluster: Where runs are submitted.
         patience: How long others are waited for.
+        pipeline: Name of the pipeline that is run; empty for the retraining. A catalogue has one
+            run of each.
     """
 
     def __init__(
@@ -110,13 +113,15 @@ class Trigger:
         home: Home,
         cluster: Cluster,
         patience: Patience = Patience(),
+        pipeline: str = "",
     ) -> None:
         self._config = config
         self._tracker = tracker
         self._home = home
         self._cluster = cluster
         self._patience = patience
-        self._claims = ClaimLog(tracker, config.tracking.model_name)
+        self._pipeline = pipeline
+        self._claims = ClaimLog(tracker, config.tracking.model_name, pipeline)
 
     def pull(self, uri: str, *, again: bool = False, dry_run: bool = False) -> Outcome:
         """Submit a run for a catalogue where one is due.
@@ -128,11 +133,14 @@ class Trigger:
             dry_run: Whether to submit nothing.
 
         Raises:
-            XcflowError: The catalogue, the tracking store or the cluster cannot be asked.
+            XcflowError: The catalogue, the tracking store or the cluster cannot be asked, or there
+                is no champion that a refresh could let take the catalogue in.
         """
         outline = look_at(uri, self._config.data)
         registry = Registry(self._tracker, self._config.tracking.model_name, self._home)
         champion = registry.champion()
+        if champion is None and self._pipeline == refreshing.NAME:
+            raise TrackingError("there is no champion yet to take a catalogue in: retrain first")
         accepted = champion.catalogue if champion else ""
         attempt = self._claims.latest(outline.digest)
         if known := attempt.submission:
@@ -177,7 +185,8 @@ class Trigger:
                 break
             wait_s = self._patience.claim_s
         model = self._config.tracking.model_name
-        run = self._cluster.submit(f"{model} {outline.digest} {attempt.number}", outline)
+        key = " ".join([model, outline.digest, str(attempt.number), *self._pipeline.split()])
+        run = self._cluster.submit(key, outline)
         held = self._claims.settle(outline.digest, attempt, run.id, run.name, outline.uri)
         if held.run != run.id:
             log(f"run {held.run} was submitted meanwhile: {run.id} is cancelled")

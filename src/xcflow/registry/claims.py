@@ -64,11 +64,12 @@ class ClaimLog:
     Args:
         tracker: The tracking store.
         model: Name of the registered model.
+        pipeline: What is run; empty for the retraining. Each has claims of its own.
     """
 
-    def __init__(self, tracker: Tracker, model: str) -> None:
+    def __init__(self, tracker: Tracker, model: str, pipeline: str = "") -> None:
         self._tracker = tracker
-        self._name = f"{model} triggers"
+        self._name = f"{model} triggers" + (f" of {pipeline}" if pipeline else "")
 
     def open(self) -> str:
         """The run that holds the claims; made where there is none."""
