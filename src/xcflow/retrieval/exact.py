@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xcflow.half import as_float32
 from xcflow.topk import NO_LABEL, TopK
 
 _QUERIES = 4096
@@ -46,9 +47,9 @@ def _search(queries: NDArray[np.float32], keys: NDArray[Any], k: int) -> TopK:
 
     best, found = TopK.none(len(queries), k), min(k, len(keys))
     if found:
-        keys = _contiguous(keys)
+        keys = as_float32(keys)
         for start in range(0, len(queries), _QUERIES):
-            block = _contiguous(queries[start : start + _QUERIES])
+            block = as_float32(queries[start : start + _QUERIES])
             values, rows = faiss.knn(block, keys, found, metric=faiss.METRIC_INNER_PRODUCT)
             best.scores[start : start + len(block), :found] = values
             best.labels[start : start + len(block), :found] = rows
@@ -64,7 +65,3 @@ def _better(a: TopK, b: TopK) -> TopK:
 
 def _blocks(keys: NDArray[Any]) -> Iterator[NDArray[Any]]:
     return (keys[start : start + KEYS] for start in range(0, len(keys), KEYS))
-
-
-def _contiguous(array: NDArray[Any]) -> NDArray[np.float32]:
-    return np.ascontiguousarray(array, np.float32)

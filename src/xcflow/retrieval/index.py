@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcflow.config import RetrievalConfig
+from xcflow.half import as_float32
 from xcflow.retrieval.exact import search as exact_search
 from xcflow.topk import TopK
 
@@ -82,7 +83,7 @@ class VectorIndex:
         kind = index_kind(config, len(vectors))
         if kind == "ivf":
             return cls(vectors, kind, _ivf(vectors, config))
-        whole = _float32(vectors)
+        whole = as_float32(vectors)
         if kind == "flat":
             return cls(whole, kind)
         return cls(whole.astype(np.float16) if half else whole, kind, _scan(whole))
@@ -90,7 +91,7 @@ class VectorIndex:
     def search(self, queries: NDArray[np.float32], k: int) -> TopK:
         """The ``k`` nearest of each query [N, D]; positions of vectors stand for labels."""
         compared = max(_COMPARED * k, _COMPARED_AT_LEAST)
-        queries = _float32(queries)
+        queries = as_float32(queries)
         found = min(k, len(self._searched))
         if self._codes is None or (self.kind == "scan" and compared >= len(self)):
             near = exact_search(queries, self._searched, found).labels.astype(np.int64)
@@ -163,10 +164,6 @@ def _only(codes: Any, only: NDArray[np.bool_]) -> Any:
     return kinds.SearchParametersIVF(sel=selector, nprobe=codes.nprobe)
 
 
-def _float32(vectors: NDArray[Any]) -> NDArray[np.float32]:
-    return np.ascontiguousarray(vectors, np.float32)
-
-
 def _scan(vectors: NDArray[np.float32]) -> Any:
     import faiss
 
@@ -202,7 +199,7 @@ def _products(
     out = np.empty(rows.shape, np.float32)
     if vectors.dtype != np.float32:
         for query, row in enumerate(rows):
-            np.dot(_float32(vectors[row]), queries[query], out=out[query])
+            np.dot(as_float32(vectors[row]), queries[query], out=out[query])
         return out
     import faiss
 
@@ -223,9 +220,9 @@ def _ivf(vectors: NDArray[Any], config: RetrievalConfig) -> Any:
     dim = vectors.shape[1]
     graph: Any = faiss.index_factory(dim, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
     sample = np.random.default_rng(0).permutation(len(vectors))[: lists * _IVF_SAMPLE]
-    graph.train(_float32(vectors[np.sort(sample)]))
+    graph.train(as_float32(vectors[np.sort(sample)]))
     for start in range(0, len(vectors), _BLOCK):
-        graph.add(_float32(vectors[start : start + _BLOCK]))
+        graph.add(as_float32(vectors[start : start + _BLOCK]))
     graph.nprobe = max(1, round(config.ivf_probe * lists))
     return graph
 
