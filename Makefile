@@ -21,9 +21,10 @@ setup: ## only build the environment .venv
 run: setup ## retrain on the bundled data by the whole pipeline
 	@.venv/bin/xcflow run $(ARGS)
 
-# Files are spread over the cores, one thread each: small products gain nothing from more.
+# Files are spread over the cores in the order of tests/conftest.py, one thread each: small products
+# gain nothing from more.
 PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile \
-	--durations=10
+	--no-loadscope-reorder --durations=10
 
 test: setup ## run the test suite
 	@$(PYTEST) -m "not slow" $(ARGS)

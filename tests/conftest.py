@@ -26,3 +26,12 @@ def temporary_files(tmp_path_factory):
         patch.setenv("TMPDIR", folder)
         patch.setattr(tempfile, "tempdir", folder)
         yield
+
+
+def pytest_collection_modifyitems(items):
+    """Files that may take longest come first: else one of them is left at the end, alone."""
+    seconds = {}
+    for item in items:
+        mark = item.get_closest_marker("timeout")
+        seconds[item.path] = max(seconds.get(item.path, 0), mark.args[0] if mark else 0)
+    items.sort(key=lambda item: -seconds[item.path])
