@@ -1,6 +1,7 @@
 """What every test needs: no word to the outside, and the same examples in every run."""
 
 import os
+import signal
 import tempfile
 
 import hypothesis
@@ -10,6 +11,10 @@ import pytest
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+# Who starts the tests in the background has their programs ignore interruptions otherwise.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")

@@ -10,6 +10,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 
 class BodyRoute(APIRoute):
@@ -29,8 +30,11 @@ class BodyRoute(APIRoute):
         endpoint: Callable[..., Awaitable[Response]] = self.endpoint
 
         async def handle(request: Request) -> Response:
-            body = _read(asked, await request.body())
-            return await endpoint(body=body, request=request, **request.path_params)
+            try:
+                raw = await request.body()
+            except ClientDisconnect:  # nobody is there to be told
+                raise HTTPException(400, "the client went away before its body had come") from None
+            return await endpoint(body=_read(asked, raw), request=request, **request.path_params)
 
         return handle
 

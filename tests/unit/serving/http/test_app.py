@@ -328,3 +328,12 @@ def test_the_document_tells_each_status(start):
     known = set(document["components"]["schemas"])
     assert {"PredictRequest", "PredictResponse", "InferRequest", "InferResponse"} <= known
     assert "HTTPValidationError" not in known
+
+
+def test_a_client_that_leaves_before_its_body_came_is_no_defect(start):
+    server = start()
+    with server.socket() as half:
+        half.sendall(b'POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99\r\n\r\n{"te')
+    line = 'xcflow_requests_total{route="/predict",status="%d"}'
+    server.wait(lambda: server.value(line % 400) + server.value(line % 500))
+    assert server.value(line % 500) == 0
