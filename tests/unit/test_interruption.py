@@ -9,14 +9,6 @@ import pytest
 from xcflow.interruption import Interruption, held_back, interruptible
 
 
-@pytest.fixture(autouse=True)
-def _heeded():
-    """Shells start what runs in the background with SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_raise_in_the_block_only(number, code):
     before = signal.getsignal(number)

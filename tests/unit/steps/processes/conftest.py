@@ -29,9 +29,6 @@ from xcflow.steps import STEPS
 for step in STEPS:
     __import__(f"xcflow.steps.{step}")
 
-# Shells start what runs in the background with SIGINT ignored.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 def watch(at, number):
     count = 0
     def see(event, arguments):
