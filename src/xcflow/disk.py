@@ -101,6 +101,14 @@ def replace_folder(source: Path, target: Path) -> None:
     _sync_entry(target)
 
 
+def remove_folder(target: Path) -> None:
+    """Remove a folder that is claimed, if it is there: whole or, killed meanwhile, not at all."""
+    gone = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    with suppress(FileNotFoundError):
+        target.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
 def require_no_file(path: Path) -> None:
     """Refuse a place for a folder where a file stands, with an ``OSError`` as the system's own."""
     if path.exists() and not path.is_dir():

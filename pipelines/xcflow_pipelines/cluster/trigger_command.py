@@ -74,8 +74,14 @@ class Kubeflow:
 
     def submit(self, key: str, outline: Outline) -> Run:
         """See ``triggering.Cluster``."""
-        to = {"key": key, "pipeline": self._pipeline}
-        run = submit(self._config, self._profile, outline.uri, outline.content, **to)
+        run = submit(
+            self._config,
+            self._profile,
+            outline.uri,
+            outline.content,
+            key=key,
+            pipeline=self._pipeline,
+        )
         return Run(run.run_id, run.name)
 
     def state(self, run: str) -> str:

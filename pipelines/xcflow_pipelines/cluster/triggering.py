@@ -185,7 +185,7 @@ class Trigger:
                 break
             wait_s = self._patience.claim_s
         model = self._config.tracking.model_name
-        key = " ".join([model, outline.digest, str(attempt.number), *self._pipeline.split()])
+        key = f"{model} {outline.digest} {attempt.number} {self._pipeline}".rstrip()
         run = self._cluster.submit(key, outline)
         held = self._claims.settle(outline.digest, attempt, run.id, run.name, outline.uri)
         if held.run != run.id:

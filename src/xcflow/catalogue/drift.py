@@ -70,7 +70,7 @@ def find_drift(accepted: Profile, present: Profile, config: DriftConfig) -> Drif
     compared = Comparison(accepted, present)
     return Drift(
         accepted.catalogue,
-        len(compared.kept),
+        len(compared.match.kept),
         compared.smaller,
         compared.is_of_another,
         _judged(compared.observed(), config),
@@ -98,27 +98,22 @@ class Comparison:
         present: The profile of this one.
 
     Attributes:
-        old_rows: [L] row among the old labels of each new one, -1 where it was added.
-        kept: Rows of the new labels that are not.
-        added: Rows of those that are.
-        removed: Rows of the old labels that are no new ones.
-        renamed: Rows of the new labels that were there with another text.
+        match: How the labels of this one match those of the accepted one.
         smaller: The number of labels of the smaller catalogue.
     """
 
     def __init__(self, accepted: Profile, present: Profile) -> None:
         self._old, self._new = accepted, present
-        match = match_labels(
+        self.match = match_labels(
             LabelTable(accepted.label_ids, accepted.label_texts),
             LabelTable(present.label_ids, present.label_texts),
         )
-        self.old_rows, self.kept, self.added, self.removed, self.renamed = match
         self.smaller = min(len(accepted.label_ids), len(present.label_ids))
 
     @property
     def is_of_another(self) -> bool:
         """Whether the two have next to nothing to do with each other."""
-        return len(self.kept) < MIN_COMMON_SHARE * self.smaller
+        return len(self.match.kept) < MIN_COMMON_SHARE * self.smaller
 
     def observed(self) -> list[Observed]:
         """The counts behind the findings.
@@ -126,8 +121,10 @@ class Comparison:
         Beside another catalogue altogether, distributions say nothing: only labels are counted.
         """
         old, new = self._old, self._new
-        removed = _labels(old, OLD, _most_frequent(old, self.removed), len(self.removed))
-        added = _labels(new, NEW, _most_frequent(new, self.added), len(self.added))
+        removed = _labels(
+            old, OLD, _most_frequent(old, self.match.removed), len(self.match.removed)
+        )
+        added = _labels(new, NEW, _most_frequent(new, self.match.added), len(self.match.added))
         labels = [
             Observed(checks.REMOVED_LABELS, len(old.label_ids), removed),
             Observed(checks.ADDED_LABELS, len(new.label_ids), added),
@@ -149,11 +146,11 @@ class Comparison:
 
     def _renamed_labels(self) -> Observed:
         old, new = self._old, self._new
-        shown = _most_frequent(new, self.renamed)
-        texts = old.label_texts.take(self.old_rows[shown])
+        shown = _most_frequent(new, self.match.renamed)
+        texts = old.label_texts.take(self.match.old_rows[shown])
         remarks = [f"was: {text[:EXCERPT_CHARS]}" for text in texts]
-        tally = _labels(new, NEW, shown, len(self.renamed), remarks)
-        return Observed(checks.RENAMED_LABELS, len(self.kept), tally)
+        tally = _labels(new, NEW, shown, len(self.match.renamed), remarks)
+        return Observed(checks.RENAMED_LABELS, len(self.match.kept), tally)
 
     def _documents(self) -> list[Observed]:
         old, new = self._old.document_ids, self._new.document_ids
@@ -166,9 +163,9 @@ class Comparison:
     def _label_shares(self) -> Observed:
         """Total variation distance between the labels' shares of the pairs: sum |p - q| / 2."""
         old, new = _shares(self._old.label_counts), _shares(self._new.label_counts)
-        before = np.where(self.old_rows >= 0, old[self.old_rows], 0.0)
-        distance = (np.abs(new - before).sum() + old[self.removed].sum()) / 2
-        shown = self.kept[np.argsort(-np.abs(new - before)[self.kept], kind="stable")]
+        before = np.where(self.match.old_rows >= 0, old[self.match.old_rows], 0.0)
+        distance = (np.abs(new - before).sum() + old[self.match.removed].sum()) / 2
+        shown = self.match.kept[np.argsort(-np.abs(new - before)[self.match.kept], kind="stable")]
         shown = shown[:MAX_EXAMPLES]
         shown = shown[new[shown] != before[shown]]
         remarks = [f"{100 * before[i]:.3g}% before, {100 * new[i]:.3g}% now" for i in shown]

@@ -195,7 +195,7 @@ def _measure_blocks(
                         writer.add_ranking(name, block.start, part, best)
                 names.update(answers)
                 advance(len(block.rows))
-            del ranker
+            del ranker  # before the next one is made
     writer.close()
     return in_order(sorted(names))
 

@@ -82,8 +82,7 @@ def fetch_bundle(tracker: Tracker, home: Home, digest: str) -> Path:
 
             uri = _uri_of(tracker, digest)
             # Into this folder: what mlflow makes by itself in the system's it leaves there.
-            to = {"dst_path": str(folder), "tracking_uri": tracker.uri}
-            source = Path(download_artifacts(artifact_uri=uri, **to))
+            source = Path(download_artifacts(uri, dst_path=str(folder), tracking_uri=tracker.uri))
         bundles = [manifest.parent for manifest in source.glob(f"artifacts/*/{MANIFEST}")]
         if not bundles:
             raise ArtifactError(f"{uri}: holds no bundle")

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import shutil
 import subprocess
 import sys
 import urllib.error
@@ -23,7 +21,7 @@ from typing import Any
 
 from xcflow.artifact import MANIFEST
 from xcflow.config import TrackingConfig
-from xcflow.disk import claimed
+from xcflow.disk import claimed, remove_folder
 from xcflow.errors import ArtifactError, StorageError, TrackingError, XcflowError
 from xcflow.home import Home
 from xcflow.registry import names
@@ -92,10 +90,7 @@ class RegisteredModels:
                 continue
             place = self._home.models / digest
             with suppress(StorageError, OSError), claimed(place):
-                gone = place.with_name(f".{digest}.partial-{os.getpid()}")
-                with suppress(FileNotFoundError):
-                    place.rename(gone)  # never a half that looks whole
-                shutil.rmtree(gone, ignore_errors=True)
+                remove_folder(place)
                 mark.unlink(missing_ok=True)
 
     def _asked(self, name: str) -> tuple[str, str] | None:

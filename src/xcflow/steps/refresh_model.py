@@ -22,6 +22,7 @@ from xcflow.artifact import writing
 from xcflow.catalogue.dataset import Dataset
 from xcflow.catalogue.drift import Comparison
 from xcflow.catalogue.hashing import find_hashes
+from xcflow.catalogue.matching import LabelMatch
 from xcflow.catalogue.profile import Profile
 from xcflow.catalogue.string_table import StringTable
 from xcflow.config import Config, RefreshConfig, RetrievalConfig, build
@@ -104,7 +105,7 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
     with phase("documents"):
         documents, read = _documents(champion, dataset, voting)
     with phase("labels"):
-        labels = _labels(champion, dataset, changes, documents, config.refresh)
+        labels = _labels(champion, dataset, changes.match, documents, config.refresh)
     with phase("indexes"):
         voices = _voices(champion, dataset, labels, documents, retrieval)
     validation = np.searchsorted(voting, splits.validation.rows[: retrieval.recall_queries])
@@ -114,9 +115,9 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
         "from": champion.manifest.digest,
         # How many refreshes lie between this bundle and the training it comes from.
         "since_training": champion.manifest.meta.get(REFRESH, {}).get("since_training", 0) + 1,
-        "labels_added": len(changes.added),
-        "labels_removed": len(changes.removed),
-        "labels_renamed": len(changes.renamed),
+        "labels_added": len(changes.match.added),
+        "labels_removed": len(changes.match.removed),
+        "labels_renamed": len(changes.match.renamed),
         "documents_read": read,
     }
     kept = {k: champion.manifest.meta[k] for k in ("precision",) if k in champion.manifest.meta}
@@ -149,9 +150,10 @@ def run(config: Config, inputs: Mapping[str, Path], output: Path) -> None:
 
 def _require_same_kind(champion: Refreshable, dataset: Dataset, changes: Comparison) -> None:
     if changes.is_of_another:
+        kept, removed = len(changes.match.kept), len(changes.match.removed)
         raise DataError(
-            f"only {len(changes.kept):,} of its {len(dataset.labels):,} labels are among the "
-            f"champion's {len(changes.kept) + len(changes.removed):,}: it is another catalogue, "
+            f"only {kept:,} of its {len(dataset.labels):,} labels are among the "
+            f"champion's {kept + removed:,}: it is another catalogue, "
             "train a model of it (xcflow run)",
             dataset.path,
         )
@@ -167,13 +169,13 @@ def _require_same_kind(champion: Refreshable, dataset: Dataset, changes: Compari
 def _labels(
     champion: Refreshable,
     dataset: Dataset,
-    changes: Comparison,
+    match: LabelMatch,
     documents: Voters,
     config: RefreshConfig,
 ) -> Labels:
     """Place all labels: what stays as it was, what is new or renamed by its text."""
-    old, kept, added = changes.old_rows, changes.kept, changes.added
-    fresh = np.union1d(added, changes.renamed)
+    old, kept, added = match.old_rows, match.kept, match.added
+    fresh = np.union1d(added, match.renamed)
     encoded = _encoded(champion, dataset.labels.texts, fresh)
     rows = np.where(old >= 0, champion.row_of_label[old], NO_VECTOR).astype(np.int32)
     rows[added] = _inherited(champion, encoded[np.isin(fresh, added)], config.nearest)

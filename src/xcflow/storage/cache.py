@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from xcflow.artifact import json_digest, sha256_file
-from xcflow.disk import claimed, remove_leftovers, writable, write_text
+from xcflow.disk import claimed, remove_folder, remove_leftovers, writable, write_text
 from xcflow.errors import BusyError, StorageError
 from xcflow.storage.download import Source, download
 
@@ -191,10 +191,7 @@ def _drop(path: Path) -> bool:
             if not free:
                 return False
             shutil.rmtree(_unfinished(target), ignore_errors=True)
-            if target.exists():
-                gone = target.with_name(f".{name}.partial-{os.getpid()}")
-                target.rename(gone)
-                shutil.rmtree(gone, ignore_errors=True)
+            remove_folder(target)
             _use(target).unlink(missing_ok=True)
             return True
     except BusyError:

@@ -7,7 +7,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response, Security
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 import xcflow
@@ -208,14 +209,7 @@ def _add_plain_routes(
             }
         )
 
-    app.router.add_api_route(
-        "/predict",
-        predict,
-        methods=["POST"],
-        response_model=PredictResponse,
-        responses={**_ABSENT, **_PROBLEMS},
-        route_class_override=BodyRoute,
-    )
+    _answer_at(app, "/predict", predict, PredictResponse)
 
     @app.get("/model", response_model=ModelFacts, responses={503: _PROBLEMS[503]})
     async def model() -> Response:
@@ -336,15 +330,23 @@ def _add_protocol_routes(
         known(model, version)
         return await inferred(body, request)
 
-    for path, endpoint in (("", infer), ("/versions/{version}", infer_by_version)):
-        app.router.add_api_route(
-            f"/v2/models/{{model}}{path}/infer",
-            endpoint,
-            methods=["POST"],
-            response_model=protocol.InferResponse,
-            responses={**_ABSENT, **_PROBLEMS},
-            route_class_override=BodyRoute,
-        )
+    answers = protocol.InferResponse
+    _answer_at(app, "/v2/models/{model}/infer", infer, answers)
+    _answer_at(app, "/v2/models/{model}/versions/{version}/infer", infer_by_version, answers)
+
+
+def _answer_at(
+    app: FastAPI, path: str, endpoint: Callable[..., Any], answers: type[BaseModel]
+) -> None:
+    """Add a route that answers texts."""
+    app.router.add_api_route(
+        path,
+        endpoint,
+        methods=["POST"],
+        response_model=answers,
+        responses={**_ABSENT, **_PROBLEMS},
+        route_class_override=BodyRoute,
+    )
 
 
 def _handle_errors(app: FastAPI, settings: ServerSettings) -> None:
