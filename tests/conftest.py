@@ -11,6 +11,7 @@ import pytest
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
 
 # Who starts the tests in the background has their programs ignore interruptions otherwise.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
