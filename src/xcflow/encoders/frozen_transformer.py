@@ -16,17 +16,19 @@ from numpy.typing import NDArray
 
 from xcflow.cores import allowed_threads
 from xcflow.encoders.files import unreadable
-from xcflow.encoders.padding import like_lengths, padded
+from xcflow.encoders.padding import like_lengths, of_one_width, padded
 from xcflow.encoders.unit import unit_rows
 from xcflow.errors import MissingExtraError
 from xcflow.ragged import Ragged
 
 Precision = Literal["fp32", "int8"]
 
-# Tokens that are run at a time: what a layer makes of them stays in a core's cache. In int8 each
-# text is run alone, because activations are rounded by the extremes of all that is run together: a
-# text's answer would depend on the others.
-_TOKENS_PER_PART: dict[Precision, int] = {"fp32": 256, "int8": 0}
+# Tokens that are run at a time: what a layer makes of them stays in a core's cache.
+_TOKENS_PER_PART = 256
+# In int8 texts are padded to a multiple of this, and only those of one width are run together: all
+# sums have the same terms in the same order then, and a text the same vector whatever is encoded
+# with it. (In float32 a product's last digit depends on the number of its rows.)
+_WIDTH_STEP = 8
 
 
 def onnx_file(folder: Path, precision: Precision, member: int | None = None) -> Path:
@@ -61,7 +63,7 @@ class FrozenTransformer:
     ) -> None:
         self._limit = int(settings["architecture"]["max_position_embeddings"])
         self._ends = (int(settings["cls_id"]), int(settings["sep_id"]))
-        self._budget = _TOKENS_PER_PART[precision]
+        self._in_int8 = precision == "int8"
         self._threads = allowed_threads()
         self._session = _session(onnx_file(folder, precision, member))
         self.dim = int(self._session.get_outputs()[0].shape[1])
@@ -73,11 +75,17 @@ class FrozenTransformer:
         vectors = np.empty((len(tokens), self.dim), np.float32)
 
         def run(rows: NDArray[np.int64]) -> None:
-            ids, mask = padded(tokens.take(rows), self._ends, self._limit)
+            width = int(widths[rows].max())
+            ids, mask = padded(tokens.take(rows), self._ends, self._limit, width)
             inputs = {"input_ids": ids, "attention_mask": mask}
             vectors[rows] = self._session.run(["vectors"], inputs)[0]
 
-        parts = like_lengths(lengths, self._budget)
+        if self._in_int8:
+            widths = np.minimum(-(-lengths // _WIDTH_STEP) * _WIDTH_STEP, self._limit)
+            parts = of_one_width(widths, _TOKENS_PER_PART, self._threads)
+        else:
+            widths = lengths
+            parts = like_lengths(lengths, _TOKENS_PER_PART)
         threads = min(self._threads, len(parts))
         if threads > 1:
             with ThreadPoolExecutor(threads) as workers:
@@ -97,7 +105,11 @@ def _session(file: Path) -> Any:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.enable_mem_pattern = False  # shapes differ from run to run
     options.log_severity_level = 3  # errors
+    # Its own operation for a sum and its normalisation takes five times as long as both alone.
+    slow = ["SkipLayerNormFusion"]
     try:
-        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            file, options, providers=["CPUExecutionProvider"], disabled_optimizers=slow
+        )
     except Exception as error:  # its errors have no class in common
         raise unreadable(file.parent, error) from error

@@ -10,17 +10,16 @@ from pathlib import Path
 
 import onnx
 import torch
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 
 from xcflow.encoders.base import Encoder, evaluating
 from xcflow.encoders.frozen_transformer import onnx_file
+from xcflow.encoders.int8 import in_int8
 from xcflow.encoders.side_by_side import SideBySide
 from xcflow.encoders.transformer import Transformer
 from xcflow.errors import ConfigError
 
 _INPUTS = ("input_ids", "attention_mask")
-_QUANTISED = ["MatMul", "Gemm", "Gather"]  # products with weights, and the token table
 
 
 class _TokensIn(nn.Module):
@@ -32,7 +31,10 @@ class _TokensIn(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         lookup = self._transformer.model.get_input_embeddings()  # type: ignore[operator]
-        return self._transformer.pool(lookup(input_ids), attention_mask)
+        hidden = self._transformer.hidden(lookup(input_ids), attention_mask)
+        # The same mean as a product: onnxruntime's sums over tokens round by the number of texts.
+        weights = attention_mask[:, None].to(hidden.dtype)
+        return (weights @ hidden)[:, 0] / weights.sum(2)
 
 
 def export(encoder: Encoder, folder: Path) -> None:
@@ -50,9 +52,9 @@ def export(encoder: Encoder, folder: Path) -> None:
     members = enumerate(encoder.members) if isinstance(encoder, SideBySide) else [(None, encoder)]
     for number, member in members:
         if isinstance(member, Transformer):
-            exact = onnx_file(folder, "fp32", number)
-            onnx.save(_as_onnx(member), exact)
-            _quantise(exact, onnx_file(folder, "int8", number))
+            exact = _as_onnx(member)
+            onnx.save(exact, onnx_file(folder, "fp32", number))
+            onnx.save(in_int8(exact), onnx_file(folder, "int8", number))
 
 
 def _as_onnx(transformer: Transformer) -> onnx.ModelProto:
@@ -75,24 +77,6 @@ def _as_onnx(transformer: Transformer) -> onnx.ModelProto:
     model = program.model_proto  # type: ignore[union-attr]
     _strip(model)
     return model
-
-
-def _quantise(exact: Path, rounded: Path) -> None:
-    """Weights in int8 by output channel; activations are rounded when a text is answered."""
-    with _quiet():
-        quantize_dynamic(
-            exact,
-            rounded,
-            op_types_to_quantize=_QUANTISED,
-            per_channel=True,
-            # Seven bits: processors without units for int8 add two products in 16 bits, where
-            # eight would overflow and give other vectors than those that were measured.
-            reduce_range=True,
-            weight_type=QuantType.QInt8,
-        )
-    model = onnx.load(rounded)
-    _strip(model)
-    onnx.save(model, rounded)
 
 
 def _strip(model: onnx.ModelProto) -> None:

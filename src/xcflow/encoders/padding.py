@@ -15,8 +15,7 @@ def like_lengths(lengths: NDArray[np.int64], budget: int) -> list[NDArray[np.int
 
     Args:
         lengths: [N] tokens of each row.
-        budget: Tokens of a padded part, at most; a longer row is a part of its own, and so is
-            every row where the budget is 0.
+        budget: Tokens of a padded part, at most; a longer row is a part of its own.
 
     Returns:
         The row numbers of each part.
@@ -31,18 +30,41 @@ def like_lengths(lengths: NDArray[np.int64], budget: int) -> list[NDArray[np.int
     return parts
 
 
+def of_one_width(
+    widths: NDArray[np.int64], budget: int, parts_at_least: int
+) -> list[NDArray[np.int64]]:
+    """Cut rows into parts of one width each, narrowest first.
+
+    Args:
+        widths: [N] of the rows, padded.
+        budget: Tokens of a part, at most; a wider row is a part of its own.
+        parts_at_least: Parts of like size wanted, where there are as many rows.
+
+    Returns:
+        The row numbers of each part.
+    """
+    share = -(-int(widths.sum()) // parts_at_least)
+    parts = []
+    for width in np.unique(widths).tolist():
+        rows = np.flatnonzero(widths == width)
+        most = max(min(budget, share) // width, 1)
+        parts += np.array_split(rows, -(-len(rows) // most))
+    return parts
+
+
 def padded(
-    tokens: Ragged, ends: tuple[int, int], limit: int
+    tokens: Ragged, ends: tuple[int, int], limit: int, width: int | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Ids and mask, both [B, longest], of B rows between an opening and a closing token.
+    """Ids and mask, both [B, width], of B rows between an opening and a closing token.
 
     Args:
         tokens: B rows.
         ends: The opening and the closing token.
         limit: Tokens of a row, at most, with these two; longer ones are cut.
+        width: That of the longest row unless given.
     """
     lengths = np.minimum(tokens.lengths, limit - 2)
-    width = int(lengths.max(initial=0)) + 2
+    width = width or int(lengths.max(initial=0)) + 2
     column = np.arange(width)
     mask = column < (lengths + 2)[:, None]
     inside = (column >= 1) & (column <= lengths[:, None])

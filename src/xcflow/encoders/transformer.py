@@ -85,10 +85,15 @@ class Transformer(Encoder):
 
     def pool(self, words: Tensor, mask: Tensor) -> Tensor:
         """Vectors [B, D] of token vectors [B, T, E] where the mask [B, T] is 1."""
-        hidden = self.model(inputs_embeds=words, attention_mask=mask).last_hidden_state
+        hidden = self.hidden(words, mask)
         weights = mask[:, :, None].to(hidden.dtype)
         sums: Tensor = (hidden * weights).sum(1, dtype=torch.float32)
         return sums / mask.sum(1, keepdim=True)
+
+    def hidden(self, words: Tensor, mask: Tensor) -> Tensor:
+        """The last layer's vectors [B, T, D] of token vectors [B, T, E]."""
+        last: Tensor = self.model(inputs_embeds=words, attention_mask=mask).last_hidden_state
+        return last
 
     def touched_rows(self, texts: Sequence[Ragged]) -> dict[nn.Parameter, Tensor]:
         """The input embeddings of their tokens and of those around them."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,18 @@ def index_kind(config: RetrievalConfig, vectors: int) -> Kind:
     if vectors <= config.flat_limit:
         return "flat"
     return "scan" if vectors <= config.scan_limit else "ivf"
+
+
+class Candidates(NamedTuple):
+    """Vectors among which the best for N queries are.
+
+    Attributes:
+        positions: [N, n] of them, -1 for none.
+        products: [N, n] with the query; None where they are still to be computed.
+    """
+
+    positions: NDArray[np.int64]
+    products: NDArray[np.float32] | None = None
 
 
 class VectorIndex:
@@ -90,26 +102,51 @@ class VectorIndex:
 
     def search(self, queries: NDArray[np.float32], k: int) -> TopK:
         """The ``k`` nearest of each query [N, D]; positions of vectors stand for labels."""
-        compared = max(_COMPARED * k, _COMPARED_AT_LEAST)
-        queries = as_float32(queries)
-        found = min(k, len(self._searched))
-        if self._codes is None or (self.kind == "scan" and compared >= len(self)):
+        block = _PRODUCTS // self._width(k) or 1
+        parts = []
+        for start in range(0, max(len(queries), 1), block):
+            part = queries[start : start + block]
+            parts.append(self.best(self.compared(part, self.candidates(part, k)), k))
+        if len(parts) == 1:
+            return parts[0]
+        return TopK(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+    def candidates(self, queries: NDArray[np.float32], k: int) -> Candidates:
+        """The first part of a search for ``k``: which vectors to compare with each query."""
+        queries, found = as_float32(queries), min(k, len(self._searched))
+        if self._codes is None or (self.kind == "scan" and self._width(k) >= len(self)):
+            # Without the products: an exact search rounds by the number of queries.
             near = exact_search(queries, self._searched, found).labels.astype(np.int64)
-            # Compared again, one by one: an exact search rounds by the number of queries.
-            labels, scores = _best_of_near(queries, self._searched, near, found)
-            labels = labels if self._selected is None else self._selected[labels]
-        elif self.kind == "scan":
-            near = self._codes.search(queries, compared)[1]
-            labels, scores = _best_of_near(queries, self.vectors, near, found)
-        else:
-            values, labels = self._codes.search(queries, found, params=self._parameters)
-            scores = np.where(labels >= 0, values, -np.inf)
-        if found == k:
-            return TopK(labels.astype(np.int32), scores)
-        best = TopK.none(len(queries), k)
-        best.labels[:, :found] = labels
-        best.scores[:, :found] = scores
+            return Candidates(near if self._selected is None else self._selected[near])
+        if self.kind == "scan":
+            return Candidates(self._codes.search(queries, self._width(k))[1])
+        products, near = self._codes.search(queries, found, params=self._parameters)
+        return Candidates(near, np.where(near >= 0, products, np.float32(-np.inf)))
+
+    def compared(self, queries: NDArray[np.float32], candidates: Candidates) -> Candidates:
+        """The second part: all candidates with their products."""
+        if candidates.products is not None:
+            return candidates
+        positions = candidates.positions
+        return Candidates(positions, _products(as_float32(queries), self.vectors, positions))
+
+    def best(self, compared: Candidates, k: int) -> TopK:
+        """The last part: the best of those that were compared."""
+        assert compared.products is not None
+        order = np.argsort(-compared.products, axis=1, kind="stable")[:, :k]
+        each = np.arange(len(order))[:, None]
+        labels = compared.positions[each, order].astype(np.int32)
+        scores = compared.products[each, order]
+        if labels.shape[1] == k:
+            return TopK(labels, scores)
+        best = TopK.none(len(order), k)
+        best.labels[:, : labels.shape[1]] = labels
+        best.scores[:, : labels.shape[1]] = scores
         return best
+
+    def _width(self, k: int) -> int:
+        """Vectors that are compared with a query."""
+        return max(_COMPARED * k, _COMPARED_AT_LEAST) if self.kind == "scan" else k
 
     def products(
         self,
@@ -174,22 +211,6 @@ def _scan(vectors: NDArray[np.float32]) -> Any:
     codes.train(np.resize(vectors, (max(len(vectors), _CENTRES), dim)))
     codes.add(vectors)
     return codes
-
-
-def _best_of_near(
-    queries: NDArray[np.float32], vectors: NDArray[Any], near: NDArray[np.int64], k: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The ``k`` best [N, k] of the rows [N, n] that are near each query, with their products."""
-    labels, scores = np.empty((len(near), k), np.int64), np.empty((len(near), k), np.float32)
-    block = _PRODUCTS // max(near.shape[1], 1) or 1
-    for start in range(0, len(near), block):
-        part = slice(start, start + block)
-        rows = near[part]
-        products = _products(queries[part], vectors, rows)
-        order = np.argsort(-products, axis=1, kind="stable")[:, :k]
-        each = np.arange(len(rows))[:, None]
-        labels[part], scores[part] = rows[each, order], products[each, order]
-    return labels, scores
 
 
 def _products(

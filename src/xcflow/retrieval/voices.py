@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from xcflow.progress import log
 from xcflow.ragged import Ragged
+from xcflow.retrieval.aside import aside
 from xcflow.retrieval.distinct import distinct
 from xcflow.retrieval.exact import search
 from xcflow.retrieval.fusion import Proposals
-from xcflow.retrieval.index import Kind, VectorIndex, recall_at
+from xcflow.retrieval.index import Candidates, Kind, VectorIndex, recall_at
 from xcflow.retrieval.neighbours import vote
 from xcflow.retrieval.words import WordIndex, WordVectors
 from xcflow.topk import NO_LABEL, TopK
@@ -91,7 +92,10 @@ class Voices:
 
     def by_classifier(self, queries: NDArray[np.float32], k: int) -> TopK:
         """The labels whose classifiers answer loudest; labels not in use have none."""
-        found = self.classifiers.search(queries, k)
+        return self._named(self.classifiers.search(queries, k))
+
+    def _named(self, found: TopK) -> TopK:
+        """The same, named by labels instead of classifiers."""
         labels = np.where(found.labels == NO_LABEL, NO_LABEL, self.in_use[found.labels])
         return TopK(labels.astype(np.int32), found.scores)
 
@@ -145,11 +149,24 @@ class Voices:
             forbidden: As in ``by_neighbours``.
         """
         vectors = questions.vectors
+
+        def compare() -> list[Candidates]:
+            # Both scans first: they need no lock while the documents are scanned.
+            indexes = (self.labels, self.classifiers)
+            candidates = [index.candidates(vectors, depth) for index in indexes]
+            pairs = zip(indexes, candidates, strict=True)
+            return [index.compared(vectors, found) for index, found in pairs]
+
+        # Many texts are shared among all cores as it is.
+        compared = aside(compare) if len(vectors) == 1 else compare
+        votes = self._votes(self.near(vectors, forbidden))
+        worded = self.words.search(questions.words, depth)
+        of_labels, of_classifiers = compared()
         return Heard(
-            self.by_encoder(vectors, depth),
-            self.by_classifier(vectors, depth),
-            *self._votes(self.near(vectors, forbidden)),
-            self.words.search(questions.words, depth),
+            self.labels.best(of_labels, depth),
+            self._named(self.classifiers.best(of_classifiers, depth)),
+            *votes,
+            worded,
         )
 
     def heard_without(
