@@ -52,7 +52,7 @@ class PredictRequest(_Body):
     min_probability: Annotated[Share, Field(description="Leave out labels less likely right.")] = (
         0.0
     )
-    filters: Filters = Filters()
+    filters: Annotated[Filters, Field(default_factory=Filters)]  # a default would be copied deeply
     explain: Annotated[bool, Field(description="Whether each label comes with a reason.")] = False
     model: Annotated[
         Literal["champion", "previous"], Field(description="Which model; the champion by default.")

@@ -85,7 +85,9 @@ def settings_of(overrides: Iterable[str], token: str) -> ServerSettings:
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches an address to listen on."""
+    if host in ("localhost", "127.0.0.1"):
+        return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return False
