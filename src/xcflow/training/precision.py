@@ -59,6 +59,8 @@ def export_and_choose(
     if not has_transformer(encoder.settings()):
         return None
     try:
+        import onnxruntime  # noqa: F401  # which is to answer
+
         from xcflow.encoders.onnx_export import export
 
         export(encoder, folder)
