@@ -18,6 +18,7 @@ from xcflow.cores import allowed_threads
 
 T = TypeVar("T")
 _Done = SimpleQueue[tuple[Any, BaseException | None]]
+_Tasks = SimpleQueue[tuple[Callable[[], Any], _Done]]
 
 
 def aside(work: Callable[[], T]) -> Callable[[], T]:
@@ -42,16 +43,16 @@ def aside(work: Callable[[], T]) -> Callable[[], T]:
 
 
 @cache
-def _waiting() -> SimpleQueue[tuple[Callable[[], Any], _Done]] | None:
+def _waiting() -> _Tasks | None:
     """What waits for the thread; none where there is no core for it."""
     if allowed_threads() == 1:
         return None
-    waiting: SimpleQueue[tuple[Callable[[], Any], _Done]] = SimpleQueue()
+    waiting: _Tasks = SimpleQueue()
     Thread(target=_run, args=(waiting,), name="aside", daemon=True).start()
     return waiting
 
 
-def _run(waiting: SimpleQueue[tuple[Callable[[], Any], _Done]]) -> None:
+def _run(waiting: _Tasks) -> None:
     while True:
         work, done = waiting.get()
         try:
