@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
 
 _MEMBERSHIP = Path("/proc/self/cgroup")
@@ -58,9 +60,24 @@ def _sleep_while_waiting() -> None:
 
 
 def allowed_threads() -> int:
-    """As many threads as numeric libraries use."""
+    """As many threads as numeric libraries use, or as a block is held to."""
+    if held := _held.get():
+        return held
     asked = os.environ.get(_THREADS, "")
     return int(asked) if asked.isdecimal() and int(asked) else usable_cores()
+
+
+_held: ContextVar[int] = ContextVar("held", default=0)
+
+
+@contextmanager
+def at_most(threads: int) -> Iterator[None]:
+    """Hold what the block starts itself to so many threads, because others work beside it."""
+    token = _held.set(threads)
+    try:
+        yield
+    finally:
+        _held.reset(token)
 
 
 def _folders(membership: Path, groups: Path) -> Iterator[Path]:

@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -87,6 +88,16 @@ def test_threads_are_those_that_numeric_libraries_use(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS")
     cores.use_cores()
     assert os.environ["OMP_NUM_THREADS"] == "5"
+
+
+def test_a_block_is_held_to_its_share_and_no_other_thread_is(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "6")
+    with cores.at_most(2), ThreadPoolExecutor(1) as another:
+        with cores.at_most(1):
+            assert cores.allowed_threads() == 1
+        assert cores.allowed_threads() == 2
+        assert another.submit(cores.allowed_threads).result() == 6
+    assert cores.allowed_threads() == 6
 
 
 def test_libraries_that_are_loaded_already_use_no_more():

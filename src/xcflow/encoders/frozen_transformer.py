@@ -64,14 +64,13 @@ class FrozenTransformer:
         self._limit = int(settings["architecture"]["max_position_embeddings"])
         self._ends = (int(settings["cls_id"]), int(settings["sep_id"]))
         self._in_int8 = precision == "int8"
-        self._threads = allowed_threads()
         self._session = _session(onnx_file(folder, precision, member))
         self.dim = int(self._session.get_outputs()[0].shape[1])
         self.parts: tuple[int, ...] = (self.dim,)
 
     def encode(self, tokens: Ragged, *, unit: bool = True) -> NDArray[np.float32]:
         """Vectors [N, D] of N token rows, normalised unless told otherwise."""
-        lengths = np.minimum(tokens.lengths + 2, self._limit)
+        lengths, threads = np.minimum(tokens.lengths + 2, self._limit), allowed_threads()
         vectors = np.empty((len(tokens), self.dim), np.float32)
 
         def run(rows: NDArray[np.int64]) -> None:
@@ -82,13 +81,12 @@ class FrozenTransformer:
 
         if self._in_int8:
             widths = np.minimum(-(-lengths // _WIDTH_STEP) * _WIDTH_STEP, self._limit)
-            parts = of_one_width(widths, _TOKENS_PER_PART, self._threads)
+            parts = of_one_width(widths, _TOKENS_PER_PART, threads)
         else:
             widths = lengths
             parts = like_lengths(lengths, _TOKENS_PER_PART)
-        threads = min(self._threads, len(parts))
-        if threads > 1:
-            with ThreadPoolExecutor(threads) as workers:
+        if min(threads, len(parts)) > 1:
+            with ThreadPoolExecutor(min(threads, len(parts))) as workers:
                 list(workers.map(run, reversed(parts)))  # long ones first: all end together
         else:
             for rows in parts:

@@ -27,11 +27,10 @@ def aside(work: Callable[[], T]) -> Callable[[], T]:
     Returns:
         What waits for it and gives its result, or raises what it raised; to be called once.
     """
-    waiting = _waiting()
-    if waiting is None:
+    if allowed_threads() == 1:
         return work
     done: _Done = SimpleQueue()
-    waiting.put((work, done))
+    _waiting().put((work, done))
 
     def result() -> T:
         value, error = done.get()
@@ -43,10 +42,8 @@ def aside(work: Callable[[], T]) -> Callable[[], T]:
 
 
 @cache
-def _waiting() -> _Tasks | None:
-    """What waits for the thread; none where there is no core for it."""
-    if allowed_threads() == 1:
-        return None
+def _waiting() -> _Tasks:
+    """What waits for the thread."""
     waiting: _Tasks = SimpleQueue()
     Thread(target=_run, args=(waiting,), name="aside", daemon=True).start()
     return waiting

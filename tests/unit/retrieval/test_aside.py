@@ -7,16 +7,13 @@ import threading
 
 import pytest
 
-from xcflow.retrieval import aside as module
 from xcflow.retrieval.aside import aside
 
 
 @pytest.fixture(params=["1", "2"])
 def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("OMP_NUM_THREADS", request.param)
-    module._waiting.cache_clear()
-    yield request.param
-    module._waiting.cache_clear()
+    return request.param
 
 
 def test_results_come_to_who_asked(threads: str):

@@ -77,7 +77,12 @@ def create_app(models: Models, settings: ServerSettings, metrics: Metrics, *, lo
         local: Whether only this machine reaches the server.
     """
     batcher: Batcher[Question, Answer] = Batcher(
-        answer, settings.batch_texts, settings.queue_texts, metrics, is_light
+        answer,
+        settings.batch_texts,
+        settings.queue_texts,
+        metrics,
+        is_light,
+        settings.passes,
     )
 
     @asynccontextmanager

@@ -1,7 +1,7 @@
 """Requests that come at the same time share a pass of the model.
 
-Nothing waits for company: while a pass is under way, what arrives gathers, and the next pass takes
-it. So a lone request is answered at once, and many cost little more than one.
+A lone request is answered at once. While passes are under way, what arrives gathers until it is
+worth a pass of its own, or one of them ends: so many cost each little more than half of one alone.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from xcflow.cores import allowed_threads, at_most
 from xcflow.phases import OTHER, timed
 from xcflow.serving.http.metrics import Metrics
 
@@ -21,6 +22,7 @@ from xcflow.serving.http.metrics import Metrics
 # woken by it would take a fifth of that time.
 _SHORT_S = 0.02
 _REMEMBERED = 20  # passes that the mean reaches back
+_ENOUGH = 16  # texts from which on a text's share of a pass hardly falls
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -41,12 +43,13 @@ class Batcher(Generic[Q, A]):
     """Gathers questions and has them answered together.
 
     Args:
-        answer: Questions in, their answers in the same order; runs in a thread of its own. What it
+        answer: Questions in, their answers in the same order; runs in threads of its own. What it
             raises, asked that question alone, is raised to who asked it.
         most: Questions that share a pass.
         room: Questions that may wait.
         metrics: Gets sizes and times.
         is_light: Whether a question takes no longer than most.
+        passes: How many may be under way; they share the threads that the process may use.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Batcher(Generic[Q, A]):
         room: int,
         metrics: Metrics,
         is_light: Callable[[Q], bool] = lambda _: False,
+        passes: int = 1,
     ) -> None:
         self._answer = answer
         self._is_light = is_light
@@ -63,9 +67,12 @@ class Batcher(Generic[Q, A]):
         self._room = room
         self._metrics = metrics
         self._waiting: deque[_Waiting[Q, A]] = deque()
-        self._arrived = asyncio.Event()
+        self._passes = passes
+        self._under_way: dict[asyncio.Future[Sequence[A | Exception]], list[_Waiting[Q, A]]] = {}
+        self._changed = asyncio.Event()
         self._ending = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
+        self._threads = ThreadPoolExecutor(passes, thread_name_prefix="answers")
+        self._threads_of_each = max(allowed_threads() // passes, 1)
         self._task: asyncio.Task[None] | None = None
         self._seconds = 2 * _SHORT_S  # what a pass takes, a moving mean
 
@@ -76,10 +83,10 @@ class Batcher(Generic[Q, A]):
     async def stop(self) -> None:
         """Answer what waits, then end."""
         self._ending = True
-        self._arrived.set()
+        self._changed.set()
         if self._task:
             await self._task
-        self._thread.shutdown()
+        self._threads.shutdown()
 
     async def ask(self, questions: Sequence[Q], seconds: float) -> list[A]:
         """The answers to questions.
@@ -99,7 +106,7 @@ class Batcher(Generic[Q, A]):
         asked = [_Waiting[Q, A](question, loop.create_future()) for question in questions]
         self._waiting.extend(asked)
         self._metrics.waiting.set(len(self._waiting))
-        self._arrived.set()
+        self._changed.set()
         try:
             async with asyncio.timeout(seconds):
                 return [await each.answer for each in asked]
@@ -108,25 +115,20 @@ class Batcher(Generic[Q, A]):
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            await self._arrived.wait()
-            batch = self._next()
-            if not batch:
-                if self._ending:
-                    return
-                self._arrived.clear()
-                continue
-            if len(batch) == 1 and self._is_short(batch[0].question):
-                answers = self._pass(batch)
-            else:
-                answers = await loop.run_in_executor(self._thread, self._pass, batch)
-            for each, answer in zip(batch, answers, strict=True):
-                if each.answer.done():
+        while self._waiting or self._under_way or not self._ending:
+            await self._changed.wait()
+            self._changed.clear()
+            while batch := self._next():
+                if not self._under_way and len(batch) == 1 and self._is_short(batch[0].question):
+                    _hand_out(batch, self._pass(batch))
                     continue
-                if isinstance(answer, Exception):
-                    each.answer.set_exception(answer)
-                else:
-                    each.answer.set_result(answer)
+                answers = loop.run_in_executor(self._threads, self._pass_beside_others, batch)
+                self._under_way[answers] = batch
+                answers.add_done_callback(self._end)
+
+    def _end(self, answers: asyncio.Future[Sequence[A | Exception]]) -> None:
+        self._changed.set()
+        _hand_out(self._under_way.pop(answers), answers.result())
 
     def _is_short(self, question: Q) -> bool:
         return self._seconds < _SHORT_S and self._is_light(question)
@@ -144,11 +146,19 @@ class Batcher(Generic[Q, A]):
             self._metrics.waiting.set(len(self._waiting))
 
     def _next(self) -> list[_Waiting[Q, A]]:
-        """Those who wait longest."""
-        size = min(len(self._waiting), self._most)
+        """Those who wait longest, if a pass shall begin: their share, were all passes alike."""
+        waiting = len(self._waiting)
+        asked = waiting + sum(map(len, self._under_way.values()))
+        if len(self._under_way) == self._passes or waiting < min(asked // self._passes, _ENOUGH):
+            return []
+        size = min(-(-asked // self._passes), waiting, self._most)
         batch = [self._waiting.popleft() for _ in range(size)]
         self._metrics.waiting.set(len(self._waiting))
         return batch
+
+    def _pass_beside_others(self, batch: Sequence[_Waiting[Q, A]]) -> Sequence[A | Exception]:
+        with at_most(self._threads_of_each):
+            return self._pass(batch)
 
     def _pass(self, batch: Sequence[_Waiting[Q, A]]) -> Sequence[A | Exception]:
         now = time.perf_counter()
@@ -168,3 +178,13 @@ class Batcher(Generic[Q, A]):
                 return [error]
         # One of them is at fault, which shall not be felt by the others.
         return [self._answers([question])[0] for question in questions]
+
+
+def _hand_out(batch: Sequence[_Waiting[Q, A]], answers: Sequence[A | Exception]) -> None:
+    for each, answer in zip(batch, answers, strict=True):
+        if each.answer.done():
+            continue
+        if isinstance(answer, Exception):
+            each.answer.set_exception(answer)
+        else:
+            each.answer.set_result(answer)

@@ -152,7 +152,7 @@ def servers(shelf):
     running = []
 
     def begin(source=shelf, local=True, ready=True, **settings):
-        settings = ServerSettings(**({"poll_seconds": 0.05} | settings))
+        settings = ServerSettings(**({"poll_seconds": 0.05, "passes": 1} | settings))
         metrics = Metrics()
         models = Models(source, settings.model_name, "champion", "previous", metrics)
         config = uvicorn.Config(

@@ -3,10 +3,12 @@
 import json
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from xcflow.errors import TrackingError
+from xcflow.topk import NO_LABEL
 
 TEXT = "amber goat x"
 
@@ -166,6 +168,19 @@ def test_all_texts_of_a_request_are_answered_by_the_same_model(
     scores = [[x["score"] for x in labels] for labels in body["labels"]]
     for found, exact in zip(scores, top.scores, strict=True):
         assert found == pytest.approx(exact[: len(found)], abs=1e-4)
+
+
+def test_passes_at_a_time_change_no_answer(start, predictor):
+    server = start(passes=3)
+    rounds = [[f"{TEXT} {i % 7} {j}" for j in range(i % 4 + 1)] for i in range(80)]
+    with ThreadPoolExecutor(16) as askers:
+        answers = list(askers.map(lambda texts: server.predict(texts=texts), rounds))
+    for texts, found in zip(rounds, answers, strict=True):
+        assert found.status == 200
+        ids = [[x["id"] for x in labels] for labels in found.json["labels"]]
+        rows = predictor.top_k(texts, 10).labels
+        assert ids == [predictor.label_ids.take(row[row != NO_LABEL]) for row in rows]
+    assert server.value("xcflow_batch_texts_sum") == sum(map(len, rounds))
 
 
 def test_with_a_model_before_that_cannot_be_had_the_champion_goes_on(start, shelf, other_bundle):

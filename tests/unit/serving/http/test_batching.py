@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from xcflow.cores import allowed_threads
 from xcflow.serving.http.batching import Batcher, FullError
 
 PATIENCE = 30
@@ -14,31 +15,33 @@ class Gate:
 
     def __init__(self, open_=True):
         self.passes = []
-        self.begun = threading.Semaphore(0)
-        self.may = threading.Event()
+        self.begun, self.may = threading.Semaphore(0), threading.Semaphore(0)
         if open_:
-            self.may.set()
+            self.let_through()
 
     def __call__(self, questions):
         self.passes.append(list(questions))
         self.begun.release()
-        assert self.may.wait(PATIENCE)
+        assert self.may.acquire(timeout=PATIENCE)
         if "bad" in questions:
             raise ValueError("a bad question")
         return [2 * each for each in questions]
+
+    def let_through(self, passes=1_000):
+        self.may.release(passes)
 
     async def has_begun(self):
         await asyncio.to_thread(self.begun.acquire)
 
 
-def run(scenario, answer, metrics, most=4, room=8):
+def run(scenario, answer, metrics, most=4, room=8, passes=1):
     async def whole():
-        batcher = Batcher(answer, most, room, metrics)
+        batcher = Batcher(answer, most, room, metrics, passes=passes)
         batcher.start()
         try:
             return await scenario(batcher)
         finally:
-            answer.may.set()
+            answer.let_through()
             await batcher.stop()
 
     return asyncio.run(whole())
@@ -59,7 +62,7 @@ def test_who_comes_while_a_pass_is_under_way_shares_the_next_one(metrics, value)
         others = [asyncio.create_task(batcher.ask([i, 10 * i], PATIENCE)) for i in (2, 3)]
         await turn()
         assert value("xcflow_texts_waiting") == 4
-        gate.may.set()
+        gate.let_through()
         return await asyncio.gather(first, *others)
 
     assert run(scenario, gate, metrics) == [[2], [4, 40], [6, 60]]
@@ -68,6 +71,80 @@ def test_who_comes_while_a_pass_is_under_way_shares_the_next_one(metrics, value)
     assert value("xcflow_batch_texts_sum") == 5
     assert value("xcflow_texts_waiting") == 0
     assert value('xcflow_stage_seconds_count{stage="waiting"}') == 2
+
+
+def test_passes_under_way_at_a_time_share_what_waits(metrics, value):
+    gate = Gate(open_=False)
+
+    async def scenario(batcher):
+        first = asyncio.create_task(batcher.ask(list(range(10)), PATIENCE))
+        for _ in range(2):
+            await gate.has_begun()
+        last = asyncio.create_task(batcher.ask([10], PATIENCE))
+        await turn()
+        assert value("xcflow_texts_waiting") == 1  # both are busy
+        gate.let_through()
+        return await first, await last
+
+    answers = run(scenario, gate, metrics, most=8, passes=2)
+    assert answers == ([2 * each for each in range(10)], [20])
+    assert sorted(gate.passes[:2]) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+
+
+def test_a_second_pass_begins_when_enough_wait_for_it(metrics, value):
+    gate = Gate(open_=False)
+
+    async def scenario(batcher):
+        both = [asyncio.create_task(batcher.ask(each, PATIENCE)) for each in ([1, 2, 3], [4, 5, 6])]
+        for _ in range(2):
+            await gate.has_begun()
+        assert value("xcflow_texts_waiting") == 0
+        gate.let_through(1)
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        seventh = asyncio.create_task(batcher.ask([7], PATIENCE))
+        await turn()
+        assert value("xcflow_texts_waiting") == 1  # the other pass answers three
+        eighth = asyncio.create_task(batcher.ask([8], PATIENCE))
+        await gate.has_begun()
+        assert value("xcflow_texts_waiting") == 0
+        gate.let_through()
+        return await asyncio.gather(*both, seventh, eighth)
+
+    answers = run(scenario, gate, metrics, passes=2)
+    assert answers == [[2, 4, 6], [8, 10, 12], [14], [16]]
+    assert gate.passes[2] == [7, 8]
+
+
+def test_what_waits_for_company_goes_on_without_it_when_a_pass_ends(metrics, value):
+    gate = Gate(open_=False)
+
+    async def scenario(batcher):
+        both = [asyncio.create_task(batcher.ask(each, PATIENCE)) for each in ([1, 2, 3], [4, 5, 6])]
+        for _ in range(2):
+            await gate.has_begun()
+        gate.let_through(1)
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        last = asyncio.create_task(batcher.ask([7], PATIENCE))
+        await turn()
+        assert value("xcflow_texts_waiting") == 1
+        gate.let_through()
+        return await last
+
+    assert run(scenario, gate, metrics, passes=2) == [14]
+
+
+def test_a_pass_beside_others_is_held_to_its_share_of_the_threads(metrics, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "6")
+    seen = []
+
+    class Seeing(Gate):
+        def __call__(self, questions):
+            seen.append(allowed_threads())
+            return super().__call__(questions)
+
+    run(lambda batcher: batcher.ask([1, 2, 3, 4], PATIENCE), Seeing(), metrics, passes=3)
+    assert set(seen) == {2}
+    assert allowed_threads() == 6
 
 
 def test_a_long_request_takes_several_passes_and_keeps_its_order(metrics):
@@ -88,7 +165,7 @@ def test_without_room_a_request_is_sent_away(metrics, value):
         await turn()
         with pytest.raises(FullError):
             await batcher.ask([3], PATIENCE)
-        gate.may.set()
+        gate.let_through()
         return await asyncio.gather(first, second)
 
     assert run(scenario, gate, metrics) == [[2], [4] * 8]
@@ -106,7 +183,7 @@ def test_who_gives_up_takes_no_room_and_is_not_answered(metrics, value):
         assert value("xcflow_texts_waiting") == 0
         last = asyncio.create_task(batcher.ask([3] * 8, PATIENCE))
         await turn()
-        gate.may.set()
+        gate.let_through()
         return await asyncio.gather(first, last)
 
     assert run(scenario, gate, metrics) == [[2], [6] * 8]
@@ -119,7 +196,7 @@ def test_who_gives_up_during_the_pass_disturbs_nobody(metrics):
     async def scenario(batcher):
         with pytest.raises(TimeoutError):
             await batcher.ask([1], 0.01)
-        gate.may.set()
+        gate.let_through()
         return await batcher.ask([2], PATIENCE)
 
     assert run(scenario, gate, metrics) == [4]
@@ -133,7 +210,7 @@ def test_an_error_goes_to_who_caused_it_alone(metrics):
         await gate.has_begun()
         rest = [asyncio.create_task(batcher.ask(each, PATIENCE)) for each in ([2], ["bad", 3], [4])]
         await turn()
-        gate.may.set()
+        gate.let_through()
         return await asyncio.gather(first, *rest, return_exceptions=True)
 
     first, good, bad, last = run(scenario, gate, metrics)
@@ -153,7 +230,7 @@ def test_stopping_answers_what_waits_and_what_is_under_way(metrics):
         await turn()
         stopping = asyncio.create_task(batcher.stop())
         await turn()
-        gate.may.set()
+        gate.let_through()
         await stopping
         return [each.result() for each in asked if each.done()]
 
