@@ -49,7 +49,7 @@ class Batcher(Generic[Q, A]):
         room: Questions that may wait.
         metrics: Gets sizes and times.
         is_light: Whether a question takes no longer than most.
-        passes: How many may be under way; they share the threads that the process may use.
+        passes: How many may be under way, if the process may use as many threads, which they share.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class Batcher(Generic[Q, A]):
         self._room = room
         self._metrics = metrics
         self._waiting: deque[_Waiting[Q, A]] = deque()
-        self._passes = passes
+        self._passes = min(passes, allowed_threads())
         self._under_way: dict[asyncio.Future[Sequence[A | Exception]], list[_Waiting[Q, A]]] = {}
         self._changed = asyncio.Event()
         self._ending = False
-        self._threads = ThreadPoolExecutor(passes, thread_name_prefix="answers")
-        self._threads_of_each = max(allowed_threads() // passes, 1)
+        self._threads = ThreadPoolExecutor(self._passes, thread_name_prefix="answers")
+        self._threads_of_each = allowed_threads() // self._passes
         self._task: asyncio.Task[None] | None = None
         self._seconds = 2 * _SHORT_S  # what a pass takes, a moving mean
 

@@ -6,14 +6,12 @@ import ipaddress
 import re
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from xcflow.config import build
-from xcflow.cores import allowed_threads
 from xcflow.errors import ConfigError
 
-_MOST_PASSES = 4
 _NAME = re.compile(r"[\w.-]+")
 
 
@@ -30,8 +28,8 @@ class ServerSettings:
         most_explained: The same where they come with explanations.
         most_bytes: Bytes of a request's body.
         batch_texts: Texts that share a pass of the encoder.
-        passes: Passes of the model at a time, by default one for each core, but no more than four:
-            those would wait for the interpreter's lock.
+        passes: Passes of the model at a time, but never more than there are cores. With too many,
+            all wait for the interpreter's lock.
         queue_texts: Texts that may wait; with more, requests are sent away (429).
         most_connections: Connections at a time; with more, requests are sent away (503).
         timeout_seconds: A request that has waited longer is given up (503), and so is one whose
@@ -49,7 +47,7 @@ class ServerSettings:
     most_explained: int = 1_000
     most_bytes: int = 2**21
     batch_texts: int = 64
-    passes: int = field(default_factory=lambda: min(allowed_threads(), _MOST_PASSES))
+    passes: int = 4
     queue_texts: int = 1_024
     most_connections: int = 1_024
     timeout_seconds: float = 10.0

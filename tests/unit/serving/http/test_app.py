@@ -170,7 +170,8 @@ def test_all_texts_of_a_request_are_answered_by_the_same_model(
         assert found == pytest.approx(exact[: len(found)], abs=1e-4)
 
 
-def test_passes_at_a_time_change_no_answer(start, predictor):
+def test_passes_at_a_time_change_no_answer(start, predictor, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
     server = start(passes=3)
     rounds = [[f"{TEXT} {i % 7} {j}" for j in range(i % 4 + 1)] for i in range(80)]
     with ThreadPoolExecutor(16) as askers:

@@ -10,6 +10,11 @@ from xcflow.serving.http.batching import Batcher, FullError
 PATIENCE = 30
 
 
+@pytest.fixture(autouse=True)
+def threads(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "6")
+
+
 class Gate:
     """Answers numbers by their doubles, each pass when it is let through."""
 
@@ -133,8 +138,8 @@ def test_what_waits_for_company_goes_on_without_it_when_a_pass_ends(metrics, val
     assert run(scenario, gate, metrics, passes=2) == [14]
 
 
-def test_a_pass_beside_others_is_held_to_its_share_of_the_threads(metrics, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "6")
+@pytest.mark.parametrize(("passes", "share"), [(1, 6), (3, 2), (64, 1)])
+def test_a_pass_beside_others_is_held_to_its_share_of_the_threads(metrics, passes, share):
     seen = []
 
     class Seeing(Gate):
@@ -142,8 +147,8 @@ def test_a_pass_beside_others_is_held_to_its_share_of_the_threads(metrics, monke
             seen.append(allowed_threads())
             return super().__call__(questions)
 
-    run(lambda batcher: batcher.ask([1, 2, 3, 4], PATIENCE), Seeing(), metrics, passes=3)
-    assert set(seen) == {2}
+    run(lambda batcher: batcher.ask([1, 2, 3, 4], PATIENCE), Seeing(), metrics, passes=passes)
+    assert set(seen) == {share}
     assert allowed_threads() == 6
 
 

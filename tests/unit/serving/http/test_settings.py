@@ -12,13 +12,6 @@ def test_values_are_set_by_their_names():
     assert settings_of(["model_name=my-model"], "").model_name == "my-model"
 
 
-@pytest.mark.parametrize(("threads", "passes"), [("1", 1), ("3", 3), ("64", 4)])
-def test_passes_are_as_many_as_cores_within_reason(monkeypatch, threads, passes):
-    monkeypatch.setenv("OMP_NUM_THREADS", threads)
-    assert settings_of([], "").passes == passes
-    assert settings_of(["passes=6"], "").passes == 6
-
-
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
