@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 _MEMBERSHIP = Path("/proc/self/cgroup")
 _GROUPS = Path("/sys/fs/cgroup")
 _THREADS = "OMP_NUM_THREADS"  # heeded by OpenMP, OpenBLAS and Arrow when they are loaded
+_held: ContextVar[int] = ContextVar("held", default=0)
 
 
 def usable_cores() -> int:
@@ -65,9 +66,6 @@ def allowed_threads() -> int:
         return held
     asked = os.environ.get(_THREADS, "")
     return int(asked) if asked.isdecimal() and int(asked) else usable_cores()
-
-
-_held: ContextVar[int] = ContextVar("held", default=0)
 
 
 @contextmanager

@@ -119,7 +119,8 @@ class Batcher(Generic[Q, A]):
             await self._changed.wait()
             self._changed.clear()
             while batch := self._next():
-                if not self._under_way and len(batch) == 1 and self._is_short(batch[0].question):
+                others = self._under_way or self._waiting
+                if not others and len(batch) == 1 and self._is_short(batch[0].question):
                     _hand_out(batch, self._pass(batch))
                     continue
                 answers = loop.run_in_executor(self._threads, self._pass_beside_others, batch)

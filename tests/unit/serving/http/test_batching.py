@@ -58,6 +58,17 @@ async def turn():
         await asyncio.sleep(0)
 
 
+async def one_of_two_has_ended(batcher, gate, value):
+    """Two passes of three questions each, one of which is still under way."""
+    both = [asyncio.create_task(batcher.ask(each, PATIENCE)) for each in ([1, 2, 3], [4, 5, 6])]
+    for _ in range(2):
+        await gate.has_begun()
+    assert value("xcflow_texts_waiting") == 0
+    gate.let_through(1)
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    return both
+
+
 def test_who_comes_while_a_pass_is_under_way_shares_the_next_one(metrics, value):
     gate = Gate(open_=False)
 
@@ -100,12 +111,7 @@ def test_a_second_pass_begins_when_enough_wait_for_it(metrics, value):
     gate = Gate(open_=False)
 
     async def scenario(batcher):
-        both = [asyncio.create_task(batcher.ask(each, PATIENCE)) for each in ([1, 2, 3], [4, 5, 6])]
-        for _ in range(2):
-            await gate.has_begun()
-        assert value("xcflow_texts_waiting") == 0
-        gate.let_through(1)
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        both = await one_of_two_has_ended(batcher, gate, value)
         seventh = asyncio.create_task(batcher.ask([7], PATIENCE))
         await turn()
         assert value("xcflow_texts_waiting") == 1  # the other pass answers three
@@ -124,11 +130,7 @@ def test_what_waits_for_company_goes_on_without_it_when_a_pass_ends(metrics, val
     gate = Gate(open_=False)
 
     async def scenario(batcher):
-        both = [asyncio.create_task(batcher.ask(each, PATIENCE)) for each in ([1, 2, 3], [4, 5, 6])]
-        for _ in range(2):
-            await gate.has_begun()
-        gate.let_through(1)
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        await one_of_two_has_ended(batcher, gate, value)
         last = asyncio.create_task(batcher.ask([7], PATIENCE))
         await turn()
         assert value("xcflow_texts_waiting") == 1
@@ -150,6 +152,29 @@ def test_a_pass_beside_others_is_held_to_its_share_of_the_threads(metrics, passe
     run(lambda batcher: batcher.ask([1, 2, 3, 4], PATIENCE), Seeing(), metrics, passes=passes)
     assert set(seen) == {share}
     assert allowed_threads() == 6
+
+
+def test_only_a_lone_question_is_answered_in_the_loop(metrics):
+    threads = []
+
+    def answer(questions):
+        threads.append(threading.current_thread())
+        return questions
+
+    async def scenario():
+        batcher = Batcher(answer, 4, 8, metrics, lambda _: True, passes=2)
+        batcher.start()
+        for _ in range(40):  # until it knows that they are short
+            await batcher.ask([0], PATIENCE)
+        lone = threads[-1]
+        await batcher.ask([1, 2], PATIENCE)
+        await batcher.stop()
+        return lone
+
+    here = threading.current_thread()
+    assert asyncio.run(scenario()) is here
+    assert here not in threads[40:]
+    assert len(threads) == 42
 
 
 def test_a_long_request_takes_several_passes_and_keeps_its_order(metrics):
